@@ -5,20 +5,24 @@ from pathlib import Path
 import pytest
 
 from tests import miniature
-from tools.prepare.official import ade20k, camvid, cityscapes, coco, pascal
+from tools.prepare.official.ade20k import ADE20K
+from tools.prepare.official.camvid import CAMVID
+from tools.prepare.official.cityscapes import CITYSCAPES
+from tools.prepare.official.coco import COCO
 from tools.prepare.official.output import RECORD
+from tools.prepare.official.pascal import PASCAL
 from tools.prepare.official.run import prepare
 
 CASES = {
-    "pascal": (pascal, miniature.pascal, {"train": 4, "val": 1}),
-    "pascal_ready": (pascal, lambda: miniature.pascal(ready=True), {"train": 4, "val": 1}),
-    "cityscapes": (cityscapes, miniature.cityscapes, {"train": 2, "val": 1}),
-    "coco_instances": (coco, lambda: miniature.coco("instances"), {"train2017": 2, "val2017": 1}),
-    "coco_panoptic": (coco, lambda: miniature.coco("panoptic"), {"train2017": 2, "val2017": 1}),
-    "coco_both": (coco, lambda: miniature.coco("instances", "panoptic"),
+    "pascal": (PASCAL, miniature.pascal, {"train": 4, "val": 1}),
+    "pascal_ready": (PASCAL, lambda: miniature.pascal(ready=True), {"train": 4, "val": 1}),
+    "cityscapes": (CITYSCAPES, miniature.cityscapes, {"train": 2, "val": 1}),
+    "coco_instances": (COCO, lambda: miniature.coco("instances"), {"train2017": 2, "val2017": 1}),
+    "coco_panoptic": (COCO, lambda: miniature.coco("panoptic"), {"train2017": 2, "val2017": 1}),
+    "coco_both": (COCO, lambda: miniature.coco("instances", "panoptic"),
                   {"train2017": 2, "val2017": 1}),
-    "ade20k": (ade20k, miniature.ade20k, {"training": 2, "validation": 1}),
-    "camvid": (camvid, miniature.camvid, {"train": 1, "val": 1, "test": 1}),
+    "ade20k": (ADE20K, miniature.ade20k, {"training": 2, "validation": 1}),
+    "camvid": (CAMVID, miniature.camvid, {"train": 1, "val": 1, "test": 1}),
 }  # fmt: skip
 
 
@@ -27,8 +31,9 @@ class Case:
 
     def __init__(self, name: str, folder: Path, monkeypatch):
         self.dataset, make, counts = CASES[name]
+        self.name = name.partition("_")[0]
         self.archives, self.masks = make()
-        monkeypatch.setattr(self.dataset, "COUNTS", counts)
+        monkeypatch.setattr(self.dataset, "counts", counts)
         self.source = miniature.pack(self.archives, folder / "downloads")
         self.root = folder / "root"
 

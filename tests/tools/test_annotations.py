@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import sys
-from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 from io import BytesIO
@@ -482,12 +481,13 @@ FAULTS = {
     "no JSON": (lambda: write("x.json", "{"), "x.json: not JSON"),
     "no category": (coco(category_id=None), "x.json: annotations[0].category_id: missing"),
     "another category": (coco(category_id=7), "annotations[0].category_id: 7 is the id of no"),
-    "another image": (coco(image_id=77), "annotations[0].image_id: 77 is the id of no image"),
-    "pairs": (coco(segmentation=[[[1, 2], [3, 4], [5, 6]]]), "found pairs; expected x1, y1, x2"),
+    "another image": (coco(image_id=77), "annotations[0].image_id: 77 is the id of no"),
+    "pairs": (coco(segmentation=[[[1, 2], [3, 4], [5, 6]]]),
+              "annotations[0].segmentation[0][0]: found [1, 2]; expected a valid number"),
     "odd coordinates": (coco(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
                         "annotations[0].segmentation: 7 coordinates"),
-    "text": (coco(segmentation=[[1, 2, 3, 4, 5, "6"]]), "y is '6'; expected a number"),
-    "nan": (coco(segmentation=[[1, 2, 3, float("nan"), 5, 6]]), "segmentation: y is nan"),
+    "text": (coco(segmentation=[[1, 2, 3, 4, 5, "6"]]), "[0][5]: found '6'; expected a"),
+    "nan": (coco(segmentation=[[1, 2, 3, float("nan"), 5, 6]]), "[0][3]: found nan; expected"),
     "far out": (coco(segmentation=[box(0, 0, 10**9, 5)]), "x is 1e+09; expected 0 to 40"),
     "short runs": (coco(segmentation={"size": [H, W], "counts": [5, 9]}), "counts do not add up"),
     "damaged runs": (coco(segmentation={"size": [H, W], "counts": "0é"}), "counts do not add up"),
@@ -495,7 +495,7 @@ FAULTS = {
                              "annotations[0].segmentation: size [40, 32]; expected"),
     "image id twice": (coco("images", 1, id=1), "images[1].id: 1 is the id of images[0] too"),
     "category id twice": (coco("categories", 1, id=3), "[1].id: 3 is the id of categories[0]"),
-    "other size": (coco("images", width=80, height=64), "x.json: 'a/one.jpg' has 80x64 pixels, "),
+    "other size": (coco("images", width=80, height=64), "x.json: the mask is 80x64, its image "),
     "one name twice": (ambiguous, "x.json: 'same.png' may be"),
     "one image twice": (lambda: (labelme(), shutil.copy("notes/a/one.json", "notes/a/copy.json")),
                         "a/one.jpg is annotated in"),
@@ -698,7 +698,7 @@ def test_ignored_pixels_in_masks_for_validation(init):
 @pytest.mark.parametrize("count", [254, 255])
 def test_at_most_254_classes(count):
     names = {f"class {number}" for number in range(count)}
-    found = Annotations("", [Picture(Path("x.mat"), ("x",), None, [])], [], Counter(), {})
+    found = Annotations("", [Picture(Path("x.mat"), ("x",))])
     with nullcontext() if count == 254 else pytest.raises(UserError, match="at most 254"):
         assert max(class_table(found, [names], "background").indices.values()) == 253
 
@@ -757,7 +757,7 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
     folder = Path("/clips/clip1")
     stems = ["one", "two", "20240101-three", "four.jpeg"]
     images = {stem: folder / f"{stem}.jpg" for stem in stems}
-    pictures = [Picture(Path("a.json"), (name,), None, [], complete=True) for name in names]
+    pictures = [Picture(Path("a.json"), (name,)) for name in names]
     matched, lost = match_pictures(pictures, folder, images)
     assert {key: picture.names[0] for key, picture in matched.items()} == found
     assert len(lost) == len(names) - len(found)
@@ -774,7 +774,7 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
 ])  # fmt: skip
 def test_names_that_label_studio_stores(images, name, found, capsys):
     """Match upload names, in which spaces are `_` and other special characters are missing."""
-    pictures = [Picture(Path("a.json"), (name,), None, [], complete=True)]
+    pictures = [Picture(Path("a.json"), (name,))]
     match = partial(match_pictures, pictures, Path("/p"), {n: Path("/p", n) for n in images})
     if found is None:
         with pytest.raises(UserError, match="may be /p/Wall 8.jpg and /p/Wall, 8.jpg"):

@@ -16,10 +16,17 @@ from tests import miniature
 from tests.conftest import REPOSITORY
 from tests.preparing import CASES, files, of
 from tools.prepare import __main__ as prepare_command
-from tools.prepare.official import ade20k, camvid, coco, pascal
-from tools.prepare.official.coco import ImageInstances, Instance, instance_mask
+from tools.prepare.official.camvid import CAMVID
+from tools.prepare.official.coco import (
+    INSTANCES,
+    PANOPTIC,
+    ImageInstances,
+    Instance,
+    instance_mask,
+)
 from tools.prepare.official.masks import read_indices
 from tools.prepare.official.output import RECORD
+from tools.prepare.official.pascal import PASCAL, VOC
 from tools.prepare.official.run import prepare
 from tools.splits import layout
 from util.config.loading import load_config
@@ -30,8 +37,7 @@ from util.errors import UserError, counted
 def test_images_and_masks_from_packed_and_unpacked_downloads(case, tmp_path):
     case.run()
     made = files(case.root)
-    name = case.dataset.__name__.rpartition(".")[2]
-    labels = LabelLookup(load_config(REPOSITORY / f"configs/{name}.yaml").data)
+    labels = LabelLookup(load_config(REPOSITORY / f"configs/{case.name}.yaml").data)
     for name, expected in case.masks.items():
         mask = Image.open(io.BytesIO(made[name]))
         assert mask.mode in ("L", "P")
@@ -53,10 +59,10 @@ def test_images_and_masks_from_packed_and_unpacked_downloads(case, tmp_path):
 def test_lists_follow_from_what_was_made(case, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "read_protocols", lambda: [])  # which are of the whole sets
     case.run()
-    name = case.dataset.__name__.rpartition(".")[2]
+    name = case.name
     layout.write_derived_lists(f"{name}/all", case.root, tmp_path / "splits")
     lists = (layout.LAYOUTS[name].everything, "val")
-    for listed, count in zip(lists, case.dataset.COUNTS.values(), strict=True):
+    for listed, count in zip(lists, case.dataset.counts.values(), strict=True):
         lines = (tmp_path / f"splits/{name}/{listed}.txt").read_text().splitlines()
         assert len(lines) == count
         assert all((case.root / file).is_file() for line in lines for file in line.split())
@@ -99,7 +105,7 @@ def test_a_missing_download_is_a_warning_with_partial(case, capsys):
     assert len(files(case.root)) == 3
     warnings = capsys.readouterr().err
     assert "lacks gtFine_trainvaltest.zip (cityscapes-dataset.com" in warnings
-    assert "train has 0 images with a mask, expected 2, gtFine" in warnings
+    assert "train has 0 images with a mask, expected 2, missing masks: aachen" in warnings
 
 
 @of("cityscapes", "pascal")
@@ -113,12 +119,13 @@ def test_wrong_counts(case, tmp_path, capsys):
     with pytest.raises(UserError) as error:
         case.run(source)
     short, text = Path(gone).stem.removesuffix("_gtFine_labelIds"), str(error.value)
-    have, want = case.dataset.COUNTS["train"] - 1, case.dataset.COUNTS["train"]
+    have, want = case.dataset.counts["train"] - 1, case.dataset.counts["train"]
     assert f"train has {counted(have, 'image')} with a mask, expected {want}" in text
-    assert f"{name} lacks 1 (" in text and short in text and "val has" not in text
+    assert "missing masks of " in text and f"{name}: " in text and short in text
+    assert "val has" not in text
     made = files(case.root)
     count = sum(not file.endswith(".txt") for file in made)
-    assert count == 2 * sum(case.dataset.COUNTS.values()) - 1
+    assert count == 2 * sum(case.dataset.counts.values()) - 1
     case.run(source, partial=True)
     assert files(case.root) == made and "warning: " in capsys.readouterr().err
     case.run()
@@ -126,13 +133,12 @@ def test_wrong_counts(case, tmp_path, capsys):
 
 
 @of("ade20k")
-def test_samples_in_no_download_are_counted(case, monkeypatch):
-    monkeypatch.setattr(ade20k, "COUNTS", {"training": 5, "validation": 0})
+def test_samples_are_counted(case, monkeypatch):
+    monkeypatch.setattr(case.dataset, "counts", {"training": 5, "validation": 0})
     with pytest.raises(UserError) as error:
         case.run()
     text = str(error.value)
-    assert "training has 2 images with a mask, expected 5, 3 are not in ADEChallengeData" in text
-    assert "validation has 1 image with a mask, expected 0; " in text
+    assert "training has 2 images with a mask, expected 5; validation has 1 image" in text
 
 
 @of("camvid", "cityscapes", "pascal")
@@ -142,7 +148,7 @@ def test_masks_of_other_datasets_are_refused(case, tmp_path):
     mask = [m for m in archives[name] if "valannot/" in m or "ulm" in m and "label" in m
             or m.endswith("_t.mat")][0]  # fmt: skip
     bad = [b"no picture", miniature.encoded(np.zeros((4, 4, 3), np.uint8))]
-    bad += [miniature.encoded(np.full((4, 4), 12, np.uint8))] * (case.dataset is camvid)
+    bad += [miniature.encoded(np.full((4, 4), 12, np.uint8))] * (case.dataset is CAMVID)
     for i, data in enumerate(bad):
         archives[name][mask] = data
         with pytest.raises(UserError, match="cannot be converted") as error:
@@ -175,7 +181,7 @@ def test_archives_without_their_folder_are_refused(case, gone, tmp_path):
 @of("pascal")
 def test_lists_of_names_that_are_not_text(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
-    archives[pascal.VOC.archive]["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"] = b"\xff\xfe"
+    archives[VOC.archive]["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"] = b"\xff\xfe"
     with pytest.raises(UserError, match="Segmentation/val.txt is not UTF-8 text"):
         case.run(miniature.pack(archives, tmp_path / "wrong"))
 
@@ -183,9 +189,9 @@ def test_lists_of_names_that_are_not_text(case, tmp_path):
 @of("coco_both", "coco_panoptic")
 def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
-    for split in ("train2017", "val2017")[: 1 if coco.INSTANCES.archive in archives else 2]:
-        del archives[coco.PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
-    with pytest.raises(UserError, match=rf"expected 2, {coco.PANOPTIC.archive} lacks 2 .*; down"):
+    for split in ("train2017", "val2017")[: 1 if INSTANCES.archive in archives else 2]:
+        del archives[PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
+    with pytest.raises(UserError, match="expected 2, missing masks: 000000000009, .*; down"):
         case.run(miniature.pack(archives, tmp_path / "fewer"))
 
 
@@ -244,12 +250,12 @@ def arranged(folder):
 
 
 def test_arranged_camvid_is_taken_as_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(camvid, "COUNTS", {"train": 1, "val": 1, "test": 1})
+    monkeypatch.setattr(CAMVID, "counts", {"train": 1, "val": 1, "test": 1})
     source = arranged(tmp_path / "street scenes")
     before = files(source)
-    prepare(camvid, source, tmp_path / "root", 1, partial=False)
+    prepare(CAMVID, source, tmp_path / "root", 1, partial=False)
     assert files(tmp_path / "root") == before
-    prepare(camvid, source, source, 1, partial=False)  # already in its place
+    prepare(CAMVID, source, source, 1, partial=False)  # already in its place
     assert files(source) == before
 
 
@@ -262,7 +268,7 @@ def test_command(run, tmp_path, monkeypatch):
     assert set(masks) <= set(files(tmp_path / "root"))
     assert run(*common, "--partial", "--jobs", 1)[0] == 0
     assert run(*common, "--jobs", 0)[0] == 2
-    monkeypatch.setattr(pascal, "COUNTS", {"train": 4, "val": 1})
+    monkeypatch.setattr(PASCAL, "counts", {"train": 4, "val": 1})
     assert run(*common)[0] == 0
     assert run(prepare_command)[0] == 2
 

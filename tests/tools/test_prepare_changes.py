@@ -42,7 +42,7 @@ def packed(path, files, top=""):
 def few(tmp_path, monkeypatch):
     """Expect four pairs only, and work in a temporary folder."""
     for dataset in (LEVIR, WHU):
-        monkeypatch.setattr(dataset, "COUNTS", {"pairs": len(NAMES)})
+        monkeypatch.setattr(dataset, "counts", {"pairs": len(NAMES)})
     monkeypatch.chdir(tmp_path)
 
 
@@ -121,7 +121,7 @@ def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypat
     path.write_bytes(text)
     code, _, err = run(prepare, "whu", "--source", source)
     assert code == 2 and err.count("\n") == 1
-    assert f"compared with {path}: lacks 1 name, such as whucd_00001.png" in err
+    assert f"compared with {path}, it lacks 1 name, such as whucd_00001.png" in err
     path.write_bytes(b"another list\n")  # not the published one, so not compared
     assert run(prepare, "whu", "--source", source)[0] == 0
 
@@ -131,4 +131,4 @@ def test_both_are_counted_as_published():
     for name, dataset in (("levir", LEVIR), ("whu", WHU)):
         parts = [p.fingerprint.entries for p in lists
                  if p.dataset == name and p.name in ("train", "val", "test")]  # fmt: skip
-        assert dataset.COUNTS == {"pairs": sum(parts)} and len(parts) == 3
+        assert dataset.counts == {"pairs": sum(parts)} and len(parts) == 3

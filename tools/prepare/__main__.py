@@ -7,22 +7,26 @@ of a dataset.
 import argparse
 import os
 from pathlib import Path
-from typing import Any
 
-from tools.prepare.official import acdc, ade20k, camvid, cityscapes, coco, pascal
+from tools.prepare.official.acdc import ACDC
+from tools.prepare.official.ade20k import ADE20K
+from tools.prepare.official.camvid import CAMVID
 from tools.prepare.official.change_pairs import LEVIR, WHU
+from tools.prepare.official.cityscapes import CITYSCAPES
+from tools.prepare.official.coco import COCO
+from tools.prepare.official.pascal import PASCAL
 from tools.prepare.official.run import prepare
 from tools.prepare.own import init
 from util.cli import exit_with_one_line
 from util.parser import Parser
 
-DATASETS: dict[str, Any] = {
-    "pascal": pascal,
-    "cityscapes": cityscapes,
-    "coco": coco,
-    "ade20k": ade20k,
-    "camvid": camvid,
-    "acdc": acdc,
+DATASETS = {
+    "pascal": PASCAL,
+    "cityscapes": CITYSCAPES,
+    "coco": COCO,
+    "ade20k": ADE20K,
+    "camvid": CAMVID,
+    "acdc": ACDC,
     "levir": LEVIR,
     "whu": WHU,
 }
@@ -62,7 +66,7 @@ def main() -> None:
 def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
     """Add a dataset's subcommand; like others it sets `run`, which gets the parsed options."""
     dataset = DATASETS[name]
-    text = str(dataset.__doc__)
+    text = str(dataset.about)
     command = f"python -m tools.prepare {name} --source downloads/"
     parser = commands.add_parser(
         name,

@@ -1,22 +1,22 @@
 """COCO's JSON: instances (polygons, run lengths, crowds) and panoptic PNG files."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from pydantic import FiniteFloat
 
 from dataset.file_content import Content, load_picture
 from dataset.mask_files import colour_codes
-from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Dense, Picture, Region, Size
-from tools.prepare.annotations.shapes import polygons, run_lengths
+from tools.prepare.annotations.model import Annotations, Dense, Draw, Picture, Region, region
+from tools.prepare.annotations.parsing import Entry, Id
+from tools.prepare.annotations.shapes import outline, run_lengths
 from util.colours import Colour
 from util.errors import UserError
 
-MIN_COORDINATES = 6
-"""Coordinates of the smallest polygon, three points."""
+T = TypeVar("T")
 
 
 def is_instances(tree: object) -> bool:
@@ -39,37 +39,34 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
     """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
     images = _by_id(tree, "images")
-    regions: dict[int | str, list[Region]] = {key: [] for key in images}
-    skipped: Counter[str] = Counter()
+    objects: dict[int | str, list[Region | str]] = {key: [] for key in images}
     for entry in tree.entries("annotations"):
-        label, image = _label(entry, names), _image_id(entry, images)
-        shape = entry.get("segmentation", list, dict, default=[])
-        if draw := _drawing(entry, shape):
-            regions[image].append(Region(label, f"{entry.where}.segmentation", draw))
-        else:
-            skipped["boxes without segmentation" if not shape else "polygons of 1 or 2 points"] += 1
+        label = _look_up(entry, "category_id", names)
+        found = region(label, entry.place("segmentation"), _drawing(entry))
+        _look_up(entry, "image_id", objects).append(found)
     pictures = [
         Picture(
-            tree.path, (entry.get("file_name", str),), _size(entry), regions[key], complete=False
+            tree.path,
+            (image.get("file_name", str),),
+            image.size("width", "height"),
+            objects[key],
+            just_listed=True,
         )
-        for key, entry in images.items()
+        for key, image in images.items()
     ]
-    return Annotations("COCO instances", pictures, list(names.values()), skipped, colours)
+    return Annotations("COCO instances", pictures, list(names.values()), colours)
 
 
-def _drawing(entry: Entry, shape: list | dict) -> Callable | None:
-    """Return the function that draws a segmentation; None without area."""
+def _drawing(entry: Entry) -> Draw | str:
+    """Return the function that draws a segmentation; the kind of an object without area."""
+    shape = entry.value.get("segmentation")
+    if not shape:
+        return "boxes without segmentation"
     if isinstance(shape, dict):
         return partial(run_lengths, shape)
-    parts = [shape] if shape and not isinstance(shape[0], list) else shape
-    for part in parts:
-        if not isinstance(part, list):
-            raise entry.error("expected a list of polygons or run lengths", "segmentation")
-        if any(isinstance(value, list) for value in part):
-            raise entry.error("found pairs; expected x1, y1, x2, y2, ...", "segmentation")
-    # Four numbers, which pycocotools would take for a box, are a line.
-    parts = [part for part in parts if len(part) >= MIN_COORDINATES]
-    return partial(polygons, parts) if parts else None
+    is_flat = isinstance(shape, list) and not isinstance(shape[0], list)
+    parts = entry.get("segmentation", list[FiniteFloat] if is_flat else list[list[FiniteFloat]])
+    return outline([parts] if is_flat else parts)
 
 
 def read_panoptic(tree: Entry, root: Path) -> Annotations:
@@ -78,19 +75,16 @@ def read_panoptic(tree: Entry, root: Path) -> Annotations:
     images = _by_id(tree, "images")
     pictures = []
     for entry in tree.entries("annotations"):
-        image = images[_image_id(entry, images)]
-        segments = {s.get("id", int): _label(s, names) for s in entry.entries("segments_info")}
+        image = _look_up(entry, "image_id", images)
+        segments = {
+            segment.get("id", int): _look_up(segment, "category_id", names)
+            for segment in entry.entries("segments_info")
+        }
         png = _png(tree.path, entry)
-        title = image.get("file_name", str)
-        read = partial(_segments, png, segments)
-        pictures.append(Picture(png, (title,), _size(image), [], read))
-    return Annotations("COCO panoptic", pictures, list(names.values()), Counter(), colours)
-
-
-def _size(image: Entry) -> Size | None:
-    """Return the size of an image; None if the file lacks it, as some exports do."""
-    named = image.get("width", int, default=None) or image.get("height", int, default=None)
-    return image.size("width", "height") if named else None
+        read = partial(_read_segments, png, segments)
+        size = image.size("width", "height")
+        pictures.append(Picture(png, (image.get("file_name", str),), size, dense=read))
+    return Annotations("COCO panoptic", pictures, list(names.values()), colours)
 
 
 def _png(path: Path, entry: Entry) -> Path:
@@ -103,7 +97,7 @@ def _png(path: Path, entry: Entry) -> Path:
     raise entry.error(f"no such file {folders[0] / name}", "file_name")
 
 
-def _segments(png: Path, names: dict[int, str]) -> Dense:
+def _read_segments(png: Path, names: dict[int, str]) -> Dense:
     """Read segment ids from colours: R + 256 G + 65536 B."""
     picture = load_picture(png)
     if picture.mode not in ("RGB", "RGBA"):
@@ -112,7 +106,7 @@ def _segments(png: Path, names: dict[int, str]) -> Dense:
     lacking = names.keys() - set(np.unique(values).tolist())
     if len(lacking) == len(names) > 0:
         raise UserError(f"{png}: holds none of its segments' ids; expected {min(lacking)}")
-    return Dense(values, dict(names))
+    return Dense(values, names)
 
 
 def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
@@ -133,21 +127,15 @@ def _by_id(tree: Entry, key: str) -> dict[int | str, Entry]:
     """Return the entries of a list by their ids; raises `UserError` for two that differ."""
     found: dict[int | str, Entry] = {}
     for entry in tree.entries(key):
-        first = found.setdefault(entry.get("id", int, str), entry)
+        first = found.setdefault(entry.get("id", Id), entry)
         if first.value != entry.value:
             raise entry.error(f"{first.value['id']} is the id of {first.where} too", "id")
     return found
 
 
-def _image_id(entry: Entry, images: dict[int | str, Entry]) -> int | str:
-    key = entry.get("image_id", int, str)
-    if key not in images:
-        raise entry.error(f"{key} is the id of no image", "image_id")
-    return key
-
-
-def _label(entry: Entry, names: dict[int | str, str]) -> str:
-    key = entry.get("category_id", int, str)
-    if key not in names:
-        raise entry.error(f"{key} is the id of no category", "category_id")
-    return names[key]
+def _look_up(entry: Entry, key: str, by_id: Mapping[int | str, T]) -> T:
+    """Return what an id belongs to; raises `UserError` for another id."""
+    found = entry.get(key, Id)
+    if found not in by_id:
+        raise entry.error(f"{found} is the id of no entry; expected one in the file", key)
+    return by_id[found]

@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dataset.image_files import size_mismatch
 from tools.prepare.annotations.model import Annotations, Dense, Picture, Region, Size
 from tools.prepare.annotations.shapes import area, decoded
 from tools.prepare.own.classes import MAX_CLASSES, NEAREST
@@ -44,12 +46,19 @@ class ClassTable(NamedTuple):
         return table
 
 
+class MaskToDraw(NamedTuple):
+    """A mask to draw, the image that it is for, and the image's annotation."""
+
+    key: str
+    image: Path
+    picture: Picture
+    size: Size
+
+
 class Totals(NamedTuple):
     """Sums over masks."""
 
-    masks: int
     pixels: int
-    ignored: int
     overlapping: int
     """Pixels covered by regions of several classes."""
     invisible: int
@@ -95,53 +104,47 @@ def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated:
         )
     index = {name: IGNORE for name in found if name.lower() in IGNORES}
     index |= {name: number for number, name in enumerate(names)}
-    colours = {(own or BACKGROUND): BACKGROUND_COLOUR} | annotations.colours
+    colours = {(own or BACKGROUND): BACKGROUND_COLOUR, **annotations.colours}
     kept = [colours[name] for name in names if name in colours]
     distinct = bool(annotations.colours) and len(set(kept)) == len(kept) == len(names)
     unused = [name for name in annotations.classes if name not in found]
     return ClassTable(names, index, 0 if with_rest else IGNORE, unused, kept if distinct else [])
 
 
-def draw(picture: Picture, size: Size, table: ClassTable) -> tuple[np.ndarray, Totals]:
+def draw(task: MaskToDraw, table: ClassTable) -> tuple[np.ndarray, Totals]:
     """Draw regions, crowds too, by decreasing area: smaller ones are on top.
-
-    Args:
-        size: width and height of the image.
 
     Returns the mask `[H, W]`, uint8, 255 = ignore, and its counts. Raises `UserError` for a region
     that cannot be drawn and a label image of another size.
     """
+    picture, (width, height) = task.picture, task.size
+    mask = np.full((height, width), UNCOVERED, np.uint8)
     if picture.dense:
         mask = _look_up(picture.dense(), table.indices)
-        if mask.shape != size[::-1]:
-            raise UserError(f"{picture.file}: {mask.shape[1]}x{mask.shape[0]} pixels; its image "
-                            f"has {size[0]}x{size[1]}")  # fmt: skip
-    else:
-        mask = np.full(size[::-1], UNCOVERED, np.uint8)
+        if mask.shape != (height, width):
+            raise size_mismatch(task.image, picture.file, task.size, mask.shape[::-1])
     overlapping = np.zeros(mask.shape, bool)
-    shapes = [(region, _drawn(picture, region, size)) for region in picture.regions]
-    areas = [area(shape) for _, shape in shapes]
-    for i in sorted(range(len(shapes)), key=lambda i: -areas[i]):
-        region, shape = shapes[i]
-        covered, label = decoded(shape), table.indices[region.label]
+    regions = picture.regions
+    shapes = [_run_lengths(picture, region, height, width) for region in regions]
+    areas = np.array([area(shape) for shape in shapes], int)
+    for i in np.argsort(-areas, kind="stable"):
+        covered, label = decoded(shapes[i]), table.indices[regions[i].label]
         overlapping |= covered & (mask != UNCOVERED) & (mask != label)
         mask[covered] = label
     mask[mask == UNCOVERED] = table.rest
-    pixels = np.bincount(mask.ravel(), minlength=256)
+    shown = np.unique(mask)
     return mask, Totals(
-        1,
         mask.size,
-        int(pixels[IGNORE]),
         int(overlapping.sum()),
-        areas.count(0),
-        Counter(region.label for region in picture.regions),
-        Counter(name for number, name in enumerate(table.names) if pixels[number]),
+        int((areas == 0).sum()),
+        Counter(region.label for region in regions),
+        Counter(name for number, name in enumerate(table.names) if number in shown),
     )
 
 
-def _drawn(picture: Picture, region: Region, size: Size) -> dict[str, Any]:
+def _run_lengths(picture: Picture, region: Region, height: int, width: int) -> dict[str, Any]:
     try:
-        return region.draw(size[1], size[0])
+        return region.draw(height, width)
     except UserError:
         raise
     except ValueError as error:

@@ -4,7 +4,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -25,8 +25,10 @@ class ImageFolder:
     that agrees with fewer of them belongs to another folder.
     """
 
-    def __init__(self, folder: Path, images: Mapping[str, Path], names: Iterable[str]):
-        self.folder = folder
+    def __init__(self, folder: Path, images: Mapping[str, Path], names: Collection[str]):
+        self.images = images
+        # Label Studio's prefixes are random: one of several names is another text, such as a date.
+        self.prefixes = Counter(map(_prefix, names))
         self.above = tuple(_nfc(part) for part in folder.parts)
         self.keys = {_stem(path.relative_to(folder).as_posix()): k for k, path in images.items()}
         self.by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
@@ -66,6 +68,30 @@ class ImageFolder:
         """Return the keys of the images that Label Studio may have stored under a name."""
         return self.by_stored_name.get(_stored_stem(_nfc(name)), [])
 
+    def image_of(self, picture: Picture) -> str | None:
+        """Return the key of an annotation's image; None without one.
+
+        Raises `UserError` for a name that may be several images, and for names that disagree.
+        """
+        prefixed = [name for name in picture.names if self.prefixes[_prefix(name)] == 1]
+        shorter = [_last(name)[len(prefix) :] for name in prefixed if (prefix := _prefix(name))]
+        finds = chain(map(self.find, (*picture.names, *shorter)), map(self.find_uploaded, shorter))
+        keys = next(filter(None, finds), [])
+        if len(keys) > 1:
+            raise UserError(
+                f"{picture.file}: '{picture.names[0]}' may be {self._two(keys)}; expected one image"
+            )
+        meant = {key for name in picture.names for key in self.find(name)}
+        if picture.names_agree and len(meant) > 1:
+            raise UserError(
+                f"{picture.file}: the image named in it and the file's own name mean "
+                f"{self._two(meant)}; expected one image. Fix: correct imagePath"
+            )
+        return keys[0] if keys else None
+
+    def _two(self, keys: Iterable[str]) -> str:
+        return " and ".join(str(self.images[key]) for key in sorted(keys)[:2])
+
     def _agreements(self, parts: Parts) -> Iterator[tuple[Parts, int]]:
         """Yield the path in the folder of each image that a path may mean, and the number of parts
         at their ends that agree, the folders above included."""
@@ -74,57 +100,38 @@ class ImageFolder:
 
 
 def match_pictures(
-    pictures: Iterable[Picture], folder: Path, images: Mapping[str, Path]
+    pictures: Sequence[Picture], folder: Path, images: Mapping[str, Path]
 ) -> tuple[dict[str, Picture], list[str]]:
     """Find the annotation of each image; returns it by the image's key in `images`, and the names
     in annotations without an image.
 
     A name belongs to the image whose path it ends, or whose path in the folder ends it; suffixes do
-    not count. Raises `UserError`, once all faults are printed, for a name that may be several
-    images, and for two annotations of one image.
+    not count. Raises `UserError`, once all faults are printed, as `ImageFolder.image_of` does, and
+    for two annotations of one image.
     """
-    pictures = list(pictures)
-    names = dict.fromkeys(name for picture in pictures for name in picture.names)
-    known = ImageFolder(folder, images, names)
-    # Label Studio's prefixes are random: one of several names is something else, such as a date.
-    prefixes = Counter(map(_prefix, names))
+    known = ImageFolder(folder, images, {name for picture in pictures for name in picture.names})
     found: dict[str, Picture] = {}
     lost: list[str] = []
     faults: list[UserError] = []
     for picture in pictures:
-        shorter = [
-            _last(n)[len(p) :] for n in picture.names if prefixes[p := _prefix(n)] == 1 and p
-        ]
-        finds = chain(
-            map(known.find, (*picture.names, *shorter)), map(known.find_uploaded, shorter)
-        )
-        keys = next(filter(None, finds), [])
-        every = picture.names if picture.names_agree else ()
-        meant = dict.fromkeys(key for name in every for key in known.find(name))
-        if len(meant) > 1 == len(keys):
-            paths = " and ".join(str(images[key]) for key in [*meant][:2])
-            faults.append(UserError(f"{picture.file}: the image named in it and the file's own "
-                                    f"name mean {paths}; expected one image. Fix: correct "
-                                    "imagePath"))  # fmt: skip
-        elif not keys:
+        try:
+            key = known.image_of(picture)
+        except UserError as error:
+            faults.append(error)
+            continue
+        if key is None:
             lost.append(picture.names[0])
-        elif len(keys) > 1:
-            paths = " and ".join(str(images[key]) for key in sorted(keys)[:2])
-            faults.append(UserError(f"{picture.file}: '{picture.names[0]}' may be {paths}; "
-                                    "expected one image of a name"))  # fmt: skip
-        elif not _annotated(found.get(keys[0])) or not _annotated(picture):
-            found[keys[0]] = picture if _annotated(picture) else found.get(keys[0], picture)
-        else:
-            faults.append(UserError(
-                f"{picture.file}: {images[keys[0]]} is annotated in {found[keys[0]].file} too, or "
-                "twice; expected one annotation of an image"))  # fmt: skip
+        elif not (key in found and found[key].is_annotated):
+            found[key] = picture
+        elif picture.is_annotated:
+            faults.append(
+                UserError(
+                    f"{picture.file}: {images[key]} is annotated in {found[key].file} too, or "
+                    "twice; expected one annotation of an image"
+                )
+            )
     raise_faults(faults)
     return found, lost
-
-
-def _annotated(picture: Picture | None) -> bool:
-    """Return False for a missing annotation, and for an image that is just listed."""
-    return picture is not None and bool(picture.regions or picture.dense or picture.complete)
 
 
 def _last(name: str) -> str:

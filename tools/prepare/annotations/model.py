@@ -1,16 +1,20 @@
 """Annotations as every reader returns them, whatever their format."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from util.colours import Colour
+from util.config.types import IGNORE
 
 Size = tuple[int, int]
 """Width and height."""
+Draw = Callable[[int, int], dict[str, Any]]
+"""(height, width) -> the pixels of an object as COCO's run lengths; raises `ValueError`."""
 
 
 class Region(NamedTuple):
@@ -19,8 +23,12 @@ class Region(NamedTuple):
     label: str
     where: str
     """The key in the annotation file, for messages."""
-    draw: Callable[[int, int], dict[str, Any]]
-    """(height, width) -> its pixels as COCO's run lengths; raises `ValueError`."""
+    draw: Draw
+
+
+def region(label: str, where: str, draw: Draw | str) -> Region | str:
+    """Return an object; only its kind, `draw`, if it is not read."""
+    return draw if isinstance(draw, str) else Region(label, where, draw)
 
 
 class Dense(NamedTuple):
@@ -28,26 +36,52 @@ class Dense(NamedTuple):
 
     values: np.ndarray
     """`[H, W]`, integers."""
-    names: dict[int, str | None]
+    names: Mapping[int, str | None]
     """The class of each value; None, and values without an entry: ignored."""
 
 
+def numbered_classes(values: np.ndarray) -> dict[int, str | None]:
+    """Return a class for each value of a label image without names; 255 is ignored."""
+    return {int(v): f"class_{v}" for v in np.unique(values)} | {IGNORE: None}
+
+
 class Picture(NamedTuple):
-    """The annotation of one image: its regions, or a label image."""
+    """The annotation of one image: its objects, or a label image."""
 
     file: Path
     names: tuple[str, ...]
     """Possible paths of the image, the likeliest first: with `/`, with or without suffix."""
-    size: Size | None
+    size: Size | None = None
     """Size in the annotation; None: not given."""
-    regions: list[Region]
+    objects: Sequence[Region | str] = ()
+    """Regions, and the kinds of objects that are not read, such as "boxes"."""
     dense: Callable[[], Dense] | None = None
     """Reads the label image; raises `UserError`."""
-    complete: bool = True
-    """True where an image without regions was annotated as empty; False: it may just be listed, or
-    have objects that are not read."""
+    just_listed: bool = False
+    """True where an image without objects may not have been annotated yet."""
     names_agree: bool = False
     """True where all names must mean the same image."""
+
+    @property
+    def regions(self) -> list[Region]:
+        return [one for one in self.objects if isinstance(one, Region)]
+
+    @property
+    def skipped(self) -> list[str]:
+        return [one for one in self.objects if isinstance(one, str)]
+
+    @property
+    def is_annotated(self) -> bool:
+        """False for an image without anything to draw, unless it was annotated as empty."""
+        return bool(self.regions or self.dense) or not (self.just_listed or self.skipped)
+
+
+def label_pictures(
+    files: Iterable[Path], root: Path, read: Callable[[Path], Dense]
+) -> list[Picture]:
+    """Return the annotations in label images, which are named as their images."""
+    names = ((file, file.relative_to(root).with_suffix("").as_posix()) for file in files)
+    return [Picture(file, (name,), dense=partial(read, file)) for file, name in names]
 
 
 class Annotations(NamedTuple):
@@ -55,12 +89,16 @@ class Annotations(NamedTuple):
 
     format: str
     pictures: list[Picture]
-    classes: list[str]
+    classes: Sequence[str] = ()
     """Declared classes, in the order of the files."""
-    skipped: Counter[str]
-    """Number of unread entries by kind."""
-    colours: dict[str, Colour]
+    colours: Mapping[str, Colour] = {}
     """Colours of classes, where the format has them."""
+    unread: Counter[str] = Counter()
+    """Number of unread entries by kind, besides those of pictures."""
+
+    def skipped(self) -> Counter[str]:
+        """Return the number of everything that is not read, by kind."""
+        return self.unread + Counter(kind for p in self.pictures for kind in p.skipped)
 
 
 def merged(parts: Iterable[Annotations]) -> Annotations:
@@ -70,6 +108,6 @@ def merged(parts: Iterable[Annotations]) -> Annotations:
         parts[0].format,
         [picture for part in parts for picture in part.pictures],
         list(dict.fromkeys(name for part in parts for name in part.classes)),
-        sum((part.skipped for part in parts), Counter[str]()),
         {name: colour for part in parts for name, colour in part.colours.items()},
+        sum((part.unread for part in parts), Counter[str]()),
     )

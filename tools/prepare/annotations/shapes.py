@@ -7,63 +7,87 @@ pixel (0.5, 0.5).
 import base64
 import math
 from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 from pycocotools import mask as rle
 
 from dataset.image_files import open_image
+from tools.prepare.annotations.model import Draw
 
 Rle = dict[str, Any]
+MIN_COORDINATES = 6
+"""Coordinates of the smallest polygon, three points."""
 MARGIN = 1.0
 """Sides of the image by which coordinates may be outside; beyond, their unit is another."""
 NARROW_MARGIN = 0.1
 """The same where the annotation holds no size, so that the image may have been resized since."""
 
 
+def outline(parts: Sequence[ArrayLike], margin: float = MARGIN) -> Draw | str:
+    """Return the function that draws `polygons`; their kind where none has an area."""
+    # Four numbers, which pycocotools would take for a box, are a line.
+    kept = [part for part in parts if np.size(part) >= MIN_COORDINATES]
+    return partial(polygons, kept, margin=margin) if kept else "polygons of 1 or 2 points"
+
+
 def polygons(
-    parts: Sequence[Sequence[float]], height: int, width: int, margin: float = MARGIN
+    parts: Sequence[ArrayLike],
+    height: int,
+    width: int,
+    margin: float = MARGIN,
+    scale: ArrayLike = 1,
 ) -> Rle:
-    """Rasterise the union of polygons, each `x1, y1, x2, y2, ...`; raises `ValueError`."""
+    """Rasterise the union of polygons of 3 points or more, each `x1, y1, x2, y2, ...` or pairs of x
+    and y, times `scale`; raises `ValueError`."""
+    flat = []
     for part in parts:
-        if len(part) < 6 or len(part) % 2:
-            raise ValueError(f"{len(part)} coordinates; expected x and y of 3 points or more")
-        _check(part[::2], "x", width, margin)
-        _check(part[1::2], "y", height, margin)
-    if not parts:
-        raise ValueError("no polygon; expected one or several")
-    return rle.merge(rle.frPyObjects([list(map(float, part)) for part in parts], height, width))
+        if np.size(part) % 2:
+            raise ValueError(f"{np.size(part)} coordinates; expected x and y of each point")
+        points = np.reshape(np.asarray(part, float), (-1, 2)) * scale
+        _check(points, height, width, margin)
+        flat.append(points.ravel().tolist())
+    return rle.merge(rle.frPyObjects(flat, height, width))
 
 
-def scaled(parts: Sequence[Sequence[float]], height: int, width: int) -> Rle:
-    """Rasterise polygons of coordinates from 0 to 1."""
-    sides = (width, height)
-    return polygons([[v * sides[i % 2] for i, v in enumerate(p)] for p in parts], height, width)
+def scaled(part: ArrayLike, height: int, width: int) -> Rle:
+    """Rasterise a polygon of coordinates from 0 to 1."""
+    return polygons([part], height, width, scale=(width, height))
 
 
-def corners(x: float, y: float, w: float, h: float, degrees: float = 0) -> list[float]:
+def corners(x: float, y: float, w: float, h: float, degrees: float = 0) -> list[list[float]]:
     """Return the polygon of a box, turned clockwise around its upper left corner."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     offsets = ((0, 0), (w, 0), (w, h), (0, h))
-    return [v for a, b in offsets for v in (x + a * cos - b * sin, y + a * sin + b * cos)]
+    return [[x + a * cos - b * sin, y + a * sin + b * cos] for a, b in offsets]
 
 
 def ellipse(
-    centre: tuple[float, float], radii: tuple[float, float], angle: float, height: int, width: int
+    centre: Sequence[float], radii: Sequence[float], angle: float, height: int, width: int
 ) -> Rle:
     """Rasterise an ellipse, turned clockwise by `angle` (radians), by the centres of pixels."""
-    _check([centre[0]], "x", width)
-    _check([centre[1]], "y", height)
-    _check([*radii, angle], "radius", width + height)
-    if min(radii) <= 0:
-        raise ValueError(f"radius {min(radii)}; expected more than 0")
+    _check(np.array([centre]), height, width)
+    if not 0 < min(radii) <= max(radii) <= 2 * (height + width):
+        raise ValueError(f"radii are {radii}; expected more than 0, in pixels of the image")
     y, x = np.ogrid[:height, :width]
     x, y = x + 0.5 - centre[0], y + 0.5 - centre[1]
     cos, sin = math.cos(angle), math.sin(angle)
     along, across = (x * cos + y * sin) / radii[0], (y * cos - x * sin) / radii[1]
     return bitmap(along**2 + across**2 <= 1)
+
+
+def _check(points: np.ndarray, height: int, width: int, margin: float = MARGIN) -> None:
+    """Raise `ValueError` for points `[N, 2]` that are not in the image or around it."""
+    for name, values, side in zip("xy", points.T, (width, height), strict=True):
+        furthest = values[np.abs(values - side / 2).argmax()]
+        if not -margin * side <= furthest <= (1 + margin) * side:
+            raise ValueError(
+                f"{name} is {furthest:g}; expected 0 to {side}, in pixels of the image"
+            )
 
 
 def bitmap(covered: np.ndarray) -> Rle:
@@ -139,16 +163,3 @@ def decoded(found: Rle) -> np.ndarray:
 
 def area(found: Rle) -> int:
     return int(rle.area(found))
-
-
-def _check(values: Sequence[float], name: str, side: int, margin: float = MARGIN) -> None:
-    """Raise `ValueError` for a value that is no coordinate of the image."""
-    for value in values:
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            raise ValueError(f"{name} is {value!r}; expected a number")
-        if not -margin * side <= value <= (1 + margin) * side:
-            raise ValueError(f"{name} is {value:g}; expected 0 to {side}, in pixels of the image")

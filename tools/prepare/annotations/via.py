@@ -1,14 +1,16 @@
 """JSON of the VGG Image Annotator 2 (and 1): a project, or its exported annotations."""
 
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tools.prepare.annotations.entries import Entry
-from tools.prepare.annotations.model import Annotations, Picture, Region
-from tools.prepare.annotations.shapes import NARROW_MARGIN, corners, ellipse, polygons
+from pydantic import FiniteFloat
 
+from tools.prepare.annotations.model import Annotations, Draw, Picture, Region, region
+from tools.prepare.annotations.parsing import Entry
+from tools.prepare.annotations.shapes import NARROW_MARGIN, corners, ellipse, outline
+
+PROJECT = "_via_img_metadata"
+"""Key of the images in a project; exported annotations are the images alone."""
 CLASS_KEYS = ("class", "label", "name", "type", "category", "object")
 """Names of the attribute with the class, where regions have several."""
 ONLY = "object"
@@ -18,8 +20,8 @@ ONLY = "object"
 def is_via(tree: object) -> bool:
     if not isinstance(tree, dict):
         return False
-    images = tree.get("_via_img_metadata", tree)
-    return isinstance(images, dict) and ("_via_img_metadata" in tree or bool(images)) and all(
+    images = tree.get(PROJECT, tree)
+    return isinstance(images, dict) and (PROJECT in tree or bool(images)) and all(
         isinstance(image, dict) and {"filename", "regions"} <= image.keys()
         for image in list(images.values())[:10]
     )  # fmt: skip
@@ -30,31 +32,30 @@ def read_via(tree: Entry, root: Path) -> Annotations:
 
     Raises `UserError` for a missing or wrong key, and if several attributes could be the class.
     """
-    key = "_via_img_metadata"
-    if key in tree.value:
-        images = list(tree.entries(key))
-    else:
-        images = [Entry(value, tree.path, f"[{name}]") for name, value in tree.value.items()]
-    regions = [list(image.entries("regions")) for image in images]
-    attribute = _attribute(tree, [region for found in regions for region in found])
-    skipped: Counter[str] = Counter()
-    pictures = []
-    for image, found in zip(images, regions, strict=True):
-        drawn = [_region(region, attribute, skipped) for region in found]
-        name = image.get("filename", str).replace("\\", "/")
-        kept = [region for region in drawn if region]
-        pictures.append(Picture(tree.path, (name,), None, kept, complete=False))
-    return Annotations("VIA", pictures, _options(tree, attribute), skipped, {})
+    project = tree if PROJECT in tree.value else Entry({PROJECT: tree.value}, tree.path)
+    regions = {image: list(image.entries("regions")) for image in project.entries(PROJECT)}
+    attribute = _attribute(tree, [one for found in regions.values() for one in found])
+    pictures = [
+        Picture(
+            tree.path,
+            (image.get("filename", str).replace("\\", "/"),),
+            objects=[_object(one, attribute) for one in found],
+            just_listed=True,
+        )
+        for image, found in regions.items()
+    ]
+    return Annotations("VIA", pictures, _options(tree, attribute))
 
 
 def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
     """Return the attribute of regions with the class; None where they have none."""
-    found = sorted({name for region in regions for name in region.entry("region_attributes").value})
+    found = sorted({name for one in regions for name in one.entry("region_attributes").value})
     likely = [name for key in CLASS_KEYS for name in found if name.lower() == key]
     if len(found) > 1 and not likely:
         raise tree.error(
-            f"region_attributes: found {', '.join(found)}; expected one attribute, or one named "
-            f"{' or '.join(CLASS_KEYS)}"
+            f"found {', '.join(found)}; expected one attribute, or one named "
+            f"{' or '.join(CLASS_KEYS)}",
+            "region_attributes",
         )
     return (likely or found or [None])[0]
 
@@ -67,52 +68,43 @@ def _options(tree: Entry, attribute: str | None) -> list[str]:
     return list(found) if isinstance(found, dict) else []
 
 
-def _region(region: Entry, attribute: str | None, skipped: Counter[str]) -> Region | None:
-    shape = region.entry("shape_attributes")
-    kind = shape.get("name", str)
-    draw = _drawing(shape, kind)
-    label = ONLY if attribute is None else _label(region, attribute)
-    if draw is None:
-        skipped[f"regions of type {kind}"] += 1
-    elif not label:
-        skipped["regions without a class"] += 1
-    else:
-        return Region(label, shape.where, draw)
-    return None
+def _object(one: Entry, attribute: str | None) -> Region | str:
+    shape = one.entry("shape_attributes")
+    draw = _drawing(shape)
+    label = ONLY if attribute is None else _label(one.entry("region_attributes"), attribute)
+    if not label and not isinstance(draw, str):
+        return "regions without a class"
+    return region(label, shape.where, draw)
 
 
-def _label(region: Entry, attribute: str) -> str:
+def _label(attributes: Entry, key: str) -> str:
     """Return the class of a region: a text, or the only checked box of several; '' for none."""
-    found = region.entry("region_attributes").value.get(attribute, "")
+    found = attributes.value.get(key, "")
     if isinstance(found, dict):
         checked = [name for name, value in found.items() if value]
         if len(checked) > 1:
-            raise region.error(
-                f"{' and '.join(checked)} are checked; expected one",
-                f"region_attributes.{attribute}",
-            )
-        found = checked[0] if checked else ""
+            raise attributes.error(f"{' and '.join(checked)} are checked; expected one", key)
+        found = "".join(checked)
     return str(found).strip()
 
 
-def _drawing(shape: Entry, kind: str) -> Callable | None:
-    """Return the function that draws a region; None without area."""
+def _drawing(shape: Entry) -> Draw | str:
+    """Return the function that draws a region; the kind of a region without area."""
+
+    def numbers(*keys: str) -> list[float]:
+        return [shape.get(key, FiniteFloat) for key in keys]
+
+    kind = shape.get("name", str)
     if kind == "polygon":
-        xs, ys = shape.get("all_points_x", list), shape.get("all_points_y", list)
+        xs, ys = (shape.get(f"all_points_{axis}", list[FiniteFloat]) for axis in "xy")
         if len(xs) != len(ys):
             raise shape.error(f"{len(ys)} values, all_points_x has {len(xs)}", "all_points_y")
-        if len(xs) < 3:
-            return None
-        points = [v for pair in zip(xs, ys, strict=True) for v in pair]
-        return partial(polygons, [points], margin=NARROW_MARGIN)
+        return outline([list(zip(xs, ys, strict=True))], NARROW_MARGIN)
     if kind == "rect":
-        box = [shape.number(key) for key in ("x", "y", "width", "height")]
-        return partial(polygons, [corners(*box)], margin=NARROW_MARGIN)
+        return outline([corners(*numbers("x", "y", "width", "height"))], NARROW_MARGIN)
     if kind == "circle":
-        radius = shape.number("r")
-        return partial(ellipse, (shape.number("cx"), shape.number("cy")), (radius, radius), 0)
+        return partial(ellipse, numbers("cx", "cy"), numbers("r", "r"), 0)
     if kind == "ellipse":
-        centre = shape.number("cx"), shape.number("cy")
-        radii = shape.number("rx"), shape.number("ry")
-        return partial(ellipse, centre, radii, shape.number("theta", default=0))
-    return None
+        angle = shape.get("theta", FiniteFloat, default=0)
+        return partial(ellipse, numbers("cx", "cy"), numbers("rx", "ry"), angle)
+    return f"regions of type {kind}"

@@ -8,16 +8,23 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 
 from dataset.folders import files_by_stem
-from dataset.image_files import image_size, is_in_stored_orientation
-from tools.prepare.annotations.draw import ClassTable, Totals, class_table, draw, labels_of, sum_up
+from dataset.image_files import image_size, size_mismatch
+from tools.prepare.annotations.draw import (
+    ClassTable,
+    MaskToDraw,
+    Totals,
+    class_table,
+    draw,
+    labels_of,
+    sum_up,
+)
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
-from tools.prepare.annotations.model import Annotations, Picture, Size
+from tools.prepare.annotations.model import Annotations, Picture
 from tools.prepare.faults import in_threads, raise_faults, results_or_raise
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
@@ -27,15 +34,6 @@ from util.tables import text_table
 
 NAMED = 8
 """Names in a line of the report."""
-
-
-class MaskToDraw(NamedTuple):
-    """A mask to draw."""
-
-    key: str
-    image: Path
-    picture: Picture
-    size: Size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +87,7 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     used = results_or_raise(in_threads([task.picture for task in tasks], labels_of, "labels"))
     table = class_table(annotations, used, args.unannotated)
     totals = _draw_all(tasks, table, folder)
-    print(report(annotations, table, totals))
+    lines = report(annotations, table, totals, len(tasks))
     for title, names, meaning in (
         ("no image", lost, "annotated, but not in --images"),
         ("no objects", without_objects, "without objects, unlabelled (or --empty background)"),
@@ -97,20 +95,21 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
          "without annotation"),
     ):  # fmt: skip
         if names:
-            print(_line(title, f"{len(names)} {meaning}: {_some(names)}"))
-    print(_line("written", f"{folder}: {counted(totals.masks, 'mask')}"))
+            lines.append((title, f"{len(names)} {meaning}: {_some(names)}"))
+    lines.append(("written", f"{folder}: {counted(len(tasks), 'mask')}"))
+    print(*(f"{title:<10} {text}" for title, text in lines), sep="\n")
     labels = {str(number): name for number, name in enumerate(table.names)}
     return folder, ClassOptions(table.names, labels | {str(IGNORE): IGNORED})
 
 
 def _unlabelled(found: Mapping[str, Picture], args: argparse.Namespace) -> list[str]:
     """Return the keys of images without objects that count as unlabelled."""
-    empty = [key for key, picture in found.items() if not (picture.regions or picture.dense)]
+    empty = [key for key, p in found.items() if not (p.regions or p.dense)]
     if args.unannotated == "ignore":
         return empty  # their masks would be ignored everywhere
     if args.empty:
         return empty if args.empty == "unlabelled" else []
-    return [key for key in empty if not found[key].complete]
+    return [key for key in empty if not found[key].is_annotated]
 
 
 def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[MaskToDraw]:
@@ -121,29 +120,17 @@ def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Mas
     tasks: list[MaskToDraw] = []
     faults: list[UserError] = []
     for key, image in images.items():
-        if key not in found:
+        if (picture := found.get(key)) is None:
             continue
         try:
             size = image_size(image)
         except UserError:
             continue
-        if found[key].size not in (None, size):
-            faults.append(_size_fault(found[key], image, size))
-        tasks.append(MaskToDraw(key, image, found[key], size))
+        if picture.size and picture.size != size:
+            faults.append(size_mismatch(image, picture.file, size, picture.size))
+        tasks.append(MaskToDraw(key, image, picture, size))
     raise_faults(faults)
     return tasks
-
-
-def _size_fault(picture: Picture, image: Path, size: Size) -> UserError:
-    assert picture.size is not None
-    width, height = picture.size
-    hint = "annotate the image as it is, or resize it"
-    if is_in_stored_orientation(image, size, picture.size):
-        hint = "its EXIF orientation turns the image; remove it, or turn the annotation"
-    return UserError(
-        f"{picture.file}: '{picture.names[0]}' has {width}x{height} pixels, {image} has "
-        f"{size[0]}x{size[1]}; {hint}"
-    )
 
 
 def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Totals:
@@ -165,7 +152,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
 
 
 def _draw_one(task: MaskToDraw, table: ClassTable, folder: Path) -> Totals:
-    mask, totals = draw(task.picture, task.size, table)
+    mask, totals = draw(task, table)
     path = folder / f"{task.key}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(mask)
@@ -190,34 +177,32 @@ def _new_folder(wanted: Path | None, images: Path) -> Path:
     return folder
 
 
-def report(annotations: Annotations, table: ClassTable, totals: Totals) -> str:
-    """Return a table of classes with their counts, and lines on overlaps and skipped entries."""
+def report(
+    annotations: Annotations, table: ClassTable, totals: Totals, masks: int
+) -> list[tuple[str, str]]:
+    """Return titles and texts: classes with their counts, overlaps, and what was skipped."""
     objects = totals.objects.total()
     rows = [[n, str(totals.objects[n] or "-"), str(totals.images[n])] for n in table.names]
     classes = text_table([["class", "objects", "images"], *rows], "<>>", 11 * " ").strip()
-    counts = f"images: {totals.masks}" + f", objects: {objects}" * (objects > 0)
-    lines = [_line("annotated", f"{annotations.format}; {counts}"), _line("", classes)]
+    counts = f"images: {masks}" + f", objects: {objects}" * (objects > 0)
+    lines = [("annotated", f"{annotations.format}; {counts}"), ("", classes)]
     if objects:
         share = totals.overlapping / totals.pixels
         rest = "ignored (255)" if table.rest == IGNORE else f"class 0, {table.names[0]}"
-        lines.append(_line("overlaps", f"{totals.overlapping} pixels ({share:.2%}) are covered by "
-                           "objects of several classes: the smaller object is on top"))  # fmt: skip
-        lines.append(_line("rest", f"pixels without object: {rest}"))
+        lines.append(("overlaps", f"{totals.overlapping} pixels ({share:.2%}) are covered by "
+                      "objects of several classes: the smaller object is on top"))  # fmt: skip
+        lines.append(("rest", f"pixels without object: {rest}"))
     if table.unused:
         meaning = (
             "declared, without objects, no class: masks of another annotation file may number the "
             "classes differently"
         )
-        lines.append(_line("unused", f"{len(table.unused)} {meaning}: {_some(table.unused)}"))
-    if skipped := [f"{what}: {n}" for what, n in annotations.skipped.items() if n]:
-        lines.append(_line("skipped", "; ".join(skipped)))
+        lines.append(("unused", f"{len(table.unused)} {meaning}: {_some(table.unused)}"))
+    if skipped := [f"{what}: {n}" for what, n in annotations.skipped().items()]:
+        lines.append(("skipped", "; ".join(skipped)))
     if totals.invisible:
-        lines.append(_line("empty", f"objects that cover no pixel: {totals.invisible}"))
-    return "\n".join(lines)
-
-
-def _line(title: str, text: str) -> str:
-    return f"{title:<10} {text}"
+        lines.append(("empty", f"objects that cover no pixel: {totals.invisible}"))
+    return lines
 
 
 def _some(names: Sequence[object]) -> str:

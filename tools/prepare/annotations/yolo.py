@@ -1,14 +1,13 @@
 """YOLO's segmentation labels: a text file per image, a line `class x1 y1 x2 y2 ...` per object."""
 
-from collections import Counter
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
-from tools.prepare.annotations.entries import read_text
 from tools.prepare.annotations.model import Annotations, Picture, Region
+from tools.prepare.annotations.parsing import names_in, read_text
 from tools.prepare.annotations.shapes import scaled
 from util.errors import UserError, reason
 
@@ -34,18 +33,14 @@ def label_files(files: list[Path], root: Path) -> list[Path]:
 def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotations:
     """Read label files; raises `UserError` for a wrong line, and if no file names the classes."""
     names = class_names(names_file or find_names(root))
-    skipped: Counter[str] = Counter()
     pictures = []
     for file in files:
         inside = PurePosixPath(file.relative_to(root).with_suffix("").as_posix())
         name = "/".join("images" if part == "labels" else part for part in inside.parts)
-        before = skipped.total()
-        regions = _regions(file, names, skipped)
-        complete = skipped.total() == before
-        pictures.append(Picture(file, (name,), None, regions, complete=complete))
-    if skipped.total() and not any(picture.regions for picture in pictures):
+        pictures.append(Picture(file, (name,), objects=_objects(file, names)))
+    if any(p.skipped for p in pictures) and not any(p.regions for p in pictures):
         raise UserError(f"{files[0]}: boxes only; expected polygons, class x1 y1 x2 y2 x3 y3 ...")
-    return Annotations("YOLO segmentation", pictures, names, skipped, {})
+    return Annotations("YOLO segmentation", pictures, names)
 
 
 def find_names(root: Path) -> Path:
@@ -59,12 +54,12 @@ def find_names(root: Path) -> Path:
 
 def class_names(path: Path) -> list[str]:
     """Return the names by index; raises `UserError` where there are none."""
-    text = read_text(path)
+    names: Any
     if path.suffix not in (".yaml", ".yml"):
-        names: Any = [line.strip() for line in text.splitlines() if line.strip()]
+        names = names_in(path)
     else:
         try:
-            tree = yaml.safe_load(text)
+            tree = yaml.safe_load(read_text(path))
         except yaml.YAMLError as error:
             raise UserError(f"{path}: not YAML ({reason(error)})") from None
         if isinstance(tree, dict) and "kpt_shape" in tree:
@@ -78,23 +73,23 @@ def class_names(path: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def _regions(file: Path, names: list[str], skipped: Counter[str]) -> list[Region]:
-    regions = []
+def _objects(file: Path, names: list[str]) -> list[Region | str]:
+    objects: list[Region | str] = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
-        where = f"line {number}"
-        try:
-            label, *values = (float(text) for text in line.split())
-        except ValueError:
-            if line.split():
-                raise UserError(f"{file}: {where}: expected numbers, found {line[:40]!r}") from None
+        if not line.split():
             continue
+        where = f"{file}: line {number}"
+        try:
+            label, *values = map(float, line.split())
+        except ValueError:
+            raise UserError(f"{where}: expected numbers, found {line[:40]!r}") from None
         if label not in range(len(names)):
-            raise UserError(f"{file}: {where}: class {label:g}; expected 0 to {len(names) - 1}")
+            raise UserError(f"{where}: class {label:g}; expected 0 to {len(names) - 1}")
         if len(values) <= BOX:
-            skipped["boxes"] += 1
+            objects.append("boxes")
             continue
         if not all(-BEYOND <= value <= 1 + BEYOND for value in values):
             worst = max(values, key=abs)
-            raise UserError(f"{file}: {where}: coordinate {worst:g}; expected shares, 0 to 1")
-        regions.append(Region(names[int(label)], where, partial(scaled, [values])))
-    return regions
+            raise UserError(f"{where}: coordinate {worst:g}; expected shares, 0 to 1")
+        objects.append(Region(names[int(label)], f"line {number}", partial(scaled, values)))
+    return objects

@@ -6,9 +6,8 @@ valtest, below lists/ in the folder; each is compared, by hash, with the publish
 
 import re
 from collections.abc import Iterable
-from functools import partial as bound
+from functools import partial
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,14 @@ import numpy as np
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import sample_line, split_file_text
 from tools.prepare.hdf5 import fault
-from tools.prepare.official.archives import LARGEST, Download, Member, find_all
+from tools.prepare.official.archives import LARGEST, Archive, Download, Member
 from tools.prepare.official.masks import png
-from tools.prepare.official.run import FileToMake, Plan, Set, Tasks
-from util.errors import UserError
+from tools.prepare.official.run import Dataset, FileToMake, Plan, Set, Tasks
 from util.optional import import_optional
 
 HDF5 = Download(
     "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
 )
-COUNTS = {"train": 1312, "valtest": 590}
 CLASSES = 4
 PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}
 """Labelled patients of each partition."""
@@ -33,22 +30,22 @@ VAL = {2, 19, 28, 30, 39, 45, 78, 82, 85, 87}
 TEST = {1, 7, 8, 11, 13, 22, 24, 33, 52, 59, 64, 65, 66, 68, 75, 80, 81, 83, 84, 93}
 HELD_OUT = VAL | TEST
 """Patients of the volumes; slices are taken from all others, so that no slice is in two sets."""
+HELD_OUT_LISTS = {"val": VAL, "test": TEST, "valtest": HELD_OUT}
 SUFFIX = ".h5"
 AXES = {2: "height x width", 3: "slices x height x width"}
 
 
-def plan(source: Path, partial: bool) -> Plan:
+def plan(found: dict[Download, Archive]) -> Plan:
     """Plan images/SET/*.png and masks/SET/*.png of the sets train and valtest, and lists/."""
-    archive = find_all(source, [(HDF5,)], partial)[HDF5]
     slices: dict[str, dict[str, tuple[Member, int | None]]] = {
         "train": {
             name: (member, None)
-            for name, member in archive.files("data/slices", SUFFIX).items()
+            for name, member in found[HDF5].files(f"data/slices/{{}}{SUFFIX}").items()
             if _patient(name) not in HELD_OUT | {0}
         },
         "valtest": {
             f"{name}_slice_{number + 1}": (member, number)
-            for name, member in archive.files("data", SUFFIX).items()
+            for name, member in found[HDF5].files(f"data/{{}}{SUFFIX}").items()
             if "/" not in name and _patient(name) in HELD_OUT
             for number in range(_depth(member))
         },
@@ -56,15 +53,16 @@ def plan(source: Path, partial: bool) -> Plan:
 
     def tasks(kind: str, name: str, convert: Any) -> Tasks:
         return {
-            stem: FileToMake(f"{kind}/{name}/{stem}.png", member, bound(convert, number=number))
+            stem: FileToMake(f"{kind}/{name}/{stem}.png", member, partial(convert, number=number))
             for stem, (member, number) in slices[name].items()
         }
 
     sets = {
-        name: Set(tasks("images", name, image_png), tasks("masks", name, mask_png), archive.title)
+        name: Set(tasks("images", name, image_png), tasks("masks", name, mask_png))
         for name in slices
     }
-    return Plan(sets, lists=_lists(slices["train"], slices["valtest"], partial))
+    lists, faults = _lists(slices["train"], slices["valtest"])
+    return Plan(sets, lists=lists, faults=faults)
 
 
 def image_png(content: bytes, number: int | None) -> bytes:
@@ -120,28 +118,24 @@ def _depth(member: Member) -> int:
         return len(_read(member.load(LARGEST), dimensions=3)[0])
 
 
-def _lists(train: Iterable[str], valtest: Iterable[str], partial: bool) -> dict[str, list[str]]:
-    """Return the lines of each split file by its path below the root, ordered by patient and slice.
-
-    Raises `UserError`, unless `partial`, for a list that differs from the published one.
-    """
-    chosen: dict[str, tuple[str, list[str]]] = {}
+def _lists(train: Iterable[str], valtest: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the lines of each split file by its path below the root, ordered by patient and slice,
+    and the lists that differ from the published ones."""
+    chosen = {name: [s for s in valtest if _patient(s) in p] for name, p in HELD_OUT_LISTS.items()}
     for name, labeled in PARTITIONS.items():
-        chosen[f"{name}/labeled"] = "train", [s for s in train if _patient(s) in labeled]
-        chosen[f"{name}/unlabeled"] = "train", [s for s in train if _patient(s) not in labeled]
-    for name, patients in {"val": VAL, "test": TEST, "valtest": HELD_OUT}.items():
-        chosen[name] = "valtest", [s for s in valtest if _patient(s) in patients]
-    lists = {}
-    for name, (folder, stems) in chosen.items():
-        if not partial:
-            _compare(name, folder, stems)
+        chosen[f"{name}/labeled"] = [s for s in train if _patient(s) in labeled]
+        chosen[f"{name}/unlabeled"] = [s for s in train if _patient(s) not in labeled]
+    lists, faults = {}, []
+    for name, stems in chosen.items():
+        folder = "valtest" if name in HELD_OUT_LISTS else "train"
         paths = [f"{folder}/{stem}.png" for stem in sorted(stems, key=_numbers)]
-        if paths:
-            masked = not name.endswith("/unlabeled")
-            lists[f"lists/{name}.txt"] = [
-                sample_line(f"images/{path}", f"masks/{path}" if masked else None) for path in paths
-            ]
-    return lists
+        has_masks = not name.endswith("/unlabeled")
+        lines = [sample_line(f"images/{p}", f"masks/{p}" if has_masks else None) for p in paths]
+        if lines:
+            lists[f"lists/{name}.txt"] = lines
+        if fault := _difference(name, stems):
+            faults.append(fault)
+    return lists, faults
 
 
 def _patient(stem: str) -> int:
@@ -155,16 +149,20 @@ def _numbers(stem: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", stem)))
 
 
-def _compare(name: str, folder: str, stems: list[str]) -> None:
-    """Raise `UserError` unless these slices (or their volumes) are the published list."""
-    files = {
-        f"data/slices/{s}{SUFFIX}" if folder == "train" else f"data/{s.rpartition('_slice_')[0]}.h5"
-        for s in stems
-    }
+def _difference(name: str, stems: list[str]) -> str:
+    """Describe how these slices (or their volumes) differ from the published list; "" if equal."""
+    if name in HELD_OUT_LISTS:
+        files = {f"data/{stem.rpartition('_slice_')[0]}{SUFFIX}" for stem in stems}
+    else:
+        files = {f"data/slices/{stem}{SUFFIX}" for stem in stems}
     found = fingerprint(split_file_text(sorted(files)))
     (expected,) = [p for p in read_protocols() if (p.dataset, p.name) == ("acdc", name)]
-    if found != expected.fingerprint:
-        raise UserError(
-            f"acdc: its files do not give the published list {name} (found {found}; expected "
-            f"{expected.fingerprint}); download incomplete files again, or give --partial"
-        )
+    if found == expected.fingerprint:
+        return ""
+    return (
+        f"acdc: its files do not give the published list {name} (found {found}; expected "
+        f"{expected.fingerprint})"
+    )
+
+
+ACDC = Dataset(__doc__, ((HDF5,),), {"train": 1312, "valtest": 590}, plan)

@@ -4,14 +4,12 @@ Nothing is extracted: members are read, and written under names of this project.
 name that leads out of its folder, or with a link, is refused anyway.
 """
 
-import lzma
 import re
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,10 +17,6 @@ from typing import IO, Any, NamedTuple
 from dataset.folders import walk
 from util.errors import UserError, print_error, reason
 
-UNREADABLE = (
-    OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError,
-    zipfile.BadZipFile,
-)  # fmt: skip
 LARGEST = 2**28
 """Most bytes of a member; images and volumes of the downloads are far smaller."""
 LARGEST_TEXT = 2**30
@@ -63,7 +57,7 @@ class Member(NamedTuple):
 
         Raises `UserError` for more than `largest` bytes.
         """
-        with self.archive.readable():
+        with self.archive.reporting("cannot be read"):
             file = self.file()
             size = file.stat().st_size if isinstance(file, Path) else self.size
             if size > largest:
@@ -86,17 +80,9 @@ class Member(NamedTuple):
         with self.reporting("is not UTF-8 text"):
             return self.load(LARGEST_TEXT).decode()
 
-    @contextmanager
-    def reporting(self, problem: str) -> Iterator[None]:
+    def reporting(self, problem: str) -> AbstractContextManager[None]:
         """Turn any error into a `UserError` with this problem, such as "cannot be converted"."""
-        try:
-            yield
-        except (UserError, MemoryError):
-            raise
-        except Exception as error:  # damaged files raise any exception
-            raise UserError(
-                f"{self.archive.path}: {self.name} {problem} ({reason(error)}); download it again"
-            ) from None
+        return self.archive.reporting(f"{self.name} {problem}")
 
 
 class Archive:
@@ -110,13 +96,12 @@ class Archive:
         if not name.rpartition("/")[2].startswith("._"):  # metadata of macOS
             self.members[name] = Member(self, name, len(self.members), file, size)
 
-    def files(self, folder: str, *suffixes: str) -> dict[str, Member]:
-        """Return members below `folder` with one of the suffixes, by name without both."""
-        prefix = f"{folder}/" if folder else ""
+    def files(self, pattern: str) -> dict[str, Member]:
+        """Return members whose path fits a pattern such as images/{}.jpg, by the text at the {}."""
+        prefix, _, suffix = pattern.partition("{}")
         return {
-            name[len(prefix) : -len(suffix)]: member
+            name[len(prefix) : len(name) - len(suffix)]: member
             for name, member in self.members.items()
-            for suffix in suffixes
             if name.startswith(prefix) and name.endswith(suffix)
         }
 
@@ -127,13 +112,15 @@ class Archive:
         return self.members[name].text()
 
     @contextmanager
-    def readable(self) -> Iterator[None]:
+    def reporting(self, problem: str) -> Iterator[None]:
+        """Turn any error into a `UserError` with this problem."""
         try:
             yield
-        except UNREADABLE as error:
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # damaged files raise any exception
             raise UserError(
-                f"{self.path}: cannot be read ({reason(error)}); download it again "
-                "if it is incomplete"
+                f"{self.path}: {problem} ({reason(error)}); download it again"
             ) from None
 
 
@@ -176,7 +163,7 @@ def read_tar(path: Path, title: str, folder: str) -> Archive:
     Raises `UserError` for an archive that is damaged or has members outside of its folder.
     """
     archive = Archive(path, title)
-    with archive.readable():
+    with archive.reporting("cannot be read"):
         tar = tarfile.open(path, tarinfo=_Header)
         for info in tar:
             name = name_below(folder, info.name, path)
@@ -190,7 +177,7 @@ def read_zip(path: Path, title: str, folder: str, file: IO[bytes] | None = None)
     """Return the files of a zip file, which may itself be a `file` of an archive; raises as
     `read_tar`."""
     archive = Archive(path, title)
-    with archive.readable():
+    with archive.reporting("cannot be read"):
         packed = zipfile.ZipFile(file or path)
         for info in sorted(packed.infolist(), key=lambda info: info.header_offset):
             name = name_below(folder, info.filename, path)
@@ -252,7 +239,7 @@ def find(source: Path, download: Download) -> Archive | None:
 
 
 def find_all(
-    source: Path, needed: list[tuple[Download, ...]], partial: bool
+    source: Path, needed: Iterable[tuple[Download, ...]], partial: bool
 ) -> dict[Download, Archive]:
     """Return the downloads that are in `source`; the others are empty.
 

@@ -1,10 +1,8 @@
 """CamVid at 480x360 with 11 classes: SegNet's arrangement, or the one that the config has."""
 
-from pathlib import Path
-
-from tools.prepare.official.archives import Archive, Download, find_all
+from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
+from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
 from util.config.types import IGNORE
 
 SEGNET = Download(
@@ -19,35 +17,27 @@ ARRANGED = Download(
     "or a folder with images/train, labels/train, images/val, labels/val",
     sign="images/train",
 )
-COUNTS = {"train": 367, "val": 101, "test": 233}
 VOID = 11
 """Value of ignored pixels in SegNet's masks, after the 11 classes."""
 
 
-def plan(source: Path, partial: bool) -> Plan:
+def plan(found: dict[Download, Archive]) -> Plan:
     """Plan images/SET/*.{jpg,png} and labels/SET/*.png; a test set and lists if available."""
-    found = find_all(source, [(SEGNET, ARRANGED)], partial)
-    if found[ARRANGED].members:
-        return _arranged(found[ARRANGED])
-    archive, sets = found[SEGNET], {}
-    for name in COUNTS:
-        images = tasks_of(archive.files(name, ".png"), f"images/{name}/{{}}.png")
-        stored = archive.files(f"{name}annot", ".png")
-        masks = tasks_of(stored, f"labels/{name}/{{}}.png", ignore_void)
-        sets[name] = Set(images, masks, archive.title)
-    return Plan(sets)
-
-
-def _arranged(archive: Archive) -> Plan:
-    def tasks(folder: str, *suffixes: str) -> Tasks:
-        return {k: FileToMake(m.name, m) for k, m in archive.files(folder, *suffixes).items()}
-
+    segnet, arranged = found[SEGNET], found[ARRANGED]
     sets = {}
-    for name in COUNTS:
-        images, masks = tasks(f"images/{name}", ".jpg", ".png"), tasks(f"labels/{name}", ".png")
-        if images or masks or name != "test":
-            sets[name] = Set(images, masks, archive.title)
-    return Plan(sets, tuple(tasks("splits", ".txt").values()))
+    for name in CAMVID.counts:
+        image, mask = f"images/{name}/{{}}.png", f"labels/{name}/{{}}.png"
+        if arranged.members:
+            images = tasks_of(arranged, image) | tasks_of(arranged, f"images/{name}/{{}}.jpg")
+            sets[name] = Set(images, tasks_of(arranged, mask))
+        else:
+            sets[name] = Set(
+                tasks_of(segnet, f"{name}/{{}}.png", image),
+                tasks_of(segnet, f"{name}annot/{{}}.png", mask, ignore_void),
+            )
+    if arranged.members and not any(sets["test"]):
+        del sets["test"]
+    return Plan(sets, tuple(tasks_of(arranged, "splits/{}.txt").values()))
 
 
 def ignore_void(mask: bytes) -> bytes:
@@ -61,3 +51,6 @@ def ignore_void(mask: bytes) -> bytes:
         raise ValueError(f"value {wrong[0]}, expected 0 to {VOID} or {IGNORE}")
     indices[indices == VOID] = IGNORE
     return png(indices)
+
+
+CAMVID = Dataset(__doc__, ((SEGNET, ARRANGED),), {"train": 367, "val": 101, "test": 233}, plan)

@@ -1,44 +1,40 @@
 """LEVIR-CD and WHU-CD, change detection in pieces of 256x256: A/, B/ and label/ are kept as they
 are."""
 
-from functools import partial as bound
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 from dataset.protocols import fingerprint, lists_of
-from tools.prepare.official.archives import Archive, Download, find_all
-from tools.prepare.official.run import Plan, Set, tasks_of
+from tools.prepare.official.archives import Archive, Download
+from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
 from util.errors import UserError, counted
 
 FOLDERS = ("A", "B", "label")
 SPLITS = Path("splits")
 SUFFIX = ".png"
-V1, V2 = "UniMatch's README, more-scenarios/remote-sensing", "UniMatch V2's README, remote-sensing"
 
 
-def plan_pairs(dataset: str, downloads: tuple[Download, ...], source: Path, partial: bool) -> Plan:
+def plan_pairs(dataset: str, found: dict[Download, Archive]) -> Plan:
     """Plan A/*.png, B/*.png and label/*.png of the names in all three folders.
 
-    Raises `UserError`, unless `partial`, for a name in one or two of the folders only, and for a
-    name in a published list in splits/ that is in none.
+    Faults are names in one or two of the folders only, and names in a published list in splits/
+    that are in none.
     """
-    found = find_all(source, [downloads], partial)
-    archive = next((a for a in found.values() if a.members), next(iter(found.values())))
+    archive = next((one for one in found.values() if one.members), next(iter(found.values())))
     top = _top(archive)
-    files = {folder: archive.files(top + folder, SUFFIX) for folder in FOLDERS}
-    names = sorted(set().union(*files.values()))
-    complete = [name for name in names if all(name in members for members in files.values())]
-    if not partial:
-        for folder, members in files.items():
-            _refuse_lack(f"{archive.path}: {top}{folder}/", set(names) - set(members))
-        for listed, entries in _available_lists(dataset).items():
-            _refuse_lack(f"{archive.path}, compared with {listed}:", entries - set(complete))
-    first, second, masks = (
-        tasks_of({name: files[folder][name] for name in complete}, f"{folder}/{{}}{SUFFIX}")
-        for folder in FOLDERS
-    )
-    pairs = Set(first, masks, archive.title)
-    return Plan({"pairs": pairs}, tuple(second.values()))
+    tasks = {f: tasks_of(archive, f"{top}{f}/{{}}{SUFFIX}", f"{f}/{{}}{SUFFIX}") for f in FOLDERS}
+    names = set().union(*tasks.values())
+    complete = names.intersection(*tasks.values())
+    lacking = {f"{top}{folder}/": names - files.keys() for folder, files in tasks.items()}
+    for listed, entries in _available_lists(dataset).items():
+        lacking[f"compared with {listed}, it"] = entries - complete
+    faults = [
+        f"{archive.path}: {where} lacks {counted(len(lost), 'name')}, such as {min(lost)}{SUFFIX}"
+        for where, lost in lacking.items()
+        if lost
+    ]
+    first, second, masks = ({n: files[n] for n in complete} for files in tasks.values())
+    return Plan({"pairs": Set(first, masks)}, tuple(second.values()), faults=faults)
 
 
 def _top(archive: Archive) -> str:
@@ -57,15 +53,6 @@ def _top(archive: Archive) -> str:
     return f"{common.pop()}/".removeprefix("/")
 
 
-def _refuse_lack(where: str, lacking: set[str]) -> None:
-    if lacking:
-        number = counted(len(lacking), "name")
-        raise UserError(
-            f"{where} lacks {number}, such as {min(lacking)}{SUFFIX}; download incomplete files "
-            "again, or give --partial"
-        )
-
-
 def _available_lists(dataset: str) -> dict[Path, set[str]]:
     """Return the names in the published lists that are in splits/."""
     names: dict[Path, set[str]] = {}
@@ -76,22 +63,15 @@ def _available_lists(dataset: str) -> dict[Path, set[str]]:
     return names
 
 
-LEVIR = SimpleNamespace(
-    __doc__="LEVIR-CD in pieces of 256x256, as UniMatch and UniMatch V2 share it; files as they "
-    "are.",
-    COUNTS={"pairs": 10192},  # 7120 to train on, 1024 to validate on, 2048 to test on
-    plan=bound(
-        plan_pairs,
-        "levir",
-        (Download("LEVIR-CD256.zip", "", V1, "label"), Download("LEVIR-CD.zip", "", V2, "label")),
-    ),
-)
-WHU = SimpleNamespace(
-    __doc__="WHU-CD in pieces of 256x256, as UniMatch and UniMatch V2 share it; files as they are.",
-    COUNTS={"pairs": 7434},  # 5947 to train on, 743 to validate on, 744 to test on
-    plan=bound(
-        plan_pairs,
-        "whu",
-        (Download("WHU-CD-256.zip", "", V1, "label"), Download("WHU-CD.zip", "", V2, "label")),
-    ),
-)
+def _dataset(name: str, title: str, archives: tuple[str, str], pairs: int) -> Dataset:
+    about = (
+        f"{title} in pieces of 256x256, as UniMatch and UniMatch V2 share it; files as they are."
+    )
+    pages = ("UniMatch's README, remote-sensing", "UniMatch V2's README, remote-sensing")
+    downloads = (Download(a, "", p, "label") for a, p in zip(archives, pages, strict=True))
+    return Dataset(about, (tuple(downloads),), {"pairs": pairs}, partial(plan_pairs, name))
+
+
+# Pairs to train on, validate on and test on.
+LEVIR = _dataset("levir", "LEVIR-CD", ("LEVIR-CD256.zip", "LEVIR-CD.zip"), 7120 + 1024 + 2048)
+WHU = _dataset("whu", "WHU-CD", ("WHU-CD-256.zip", "WHU-CD.zip"), 5947 + 743 + 744)

@@ -6,16 +6,16 @@ the smaller is drawn over the larger, crowds below all others; a crowd has the c
 """
 
 import json
-from functools import partial as bound
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
-from tools.prepare.official.archives import Archive, Download, Member, find_all, read_zip
+from tools.prepare.official.archives import Archive, Download, Member, read_zip
 from tools.prepare.official.masks import open_bytes, png
-from tools.prepare.official.run import FileToMake, Plan, Set, Tasks, tasks_of
+from tools.prepare.official.run import Dataset, FileToMake, Plan, Set, Tasks, tasks_of
 
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
@@ -25,7 +25,6 @@ INSTANCES = Download(
 PANOPTIC = Download(
     "panoptic_annotations_trainval2017.zip", "annotations", PAGE, sign="panoptic_val2017.json"
 )
-COUNTS = {"train2017": 118287, "val2017": 5000}
 THINGS = 80
 OTHER = "is not COCO's annotations of 2017"
 
@@ -47,19 +46,15 @@ class ImageInstances(NamedTuple):
     regions: list[Instance]
 
 
-def plan(source: Path, partial: bool) -> Plan:
+def plan(found: dict[Download, Archive]) -> Plan:
     """Plan train2017/*.jpg, val2017/*.jpg and masks/*.png of both."""
-    needed = [*((download,) for download in IMAGES.values()), (PANOPTIC, INSTANCES)]
-    found = find_all(source, needed, partial)
-    panoptic = {split: _panoptic(found[PANOPTIC], split) for split in IMAGES}
-    is_panoptic = any(panoptic.values()) or not found[INSTANCES].members  # in all splits or none
-    sets = {}
-    for split, download in IMAGES.items():
-        images = tasks_of(found[download].files("", ".jpg"), f"{split}/{{}}.jpg")
-        masks = panoptic[split] if is_panoptic else _instances(found[INSTANCES], split)
-        origin = PANOPTIC if is_panoptic else INSTANCES
-        sets[split] = Set(images, masks, download.archive, origin.archive)
-    return Plan(sets)
+    masks = {split: _panoptic(found[PANOPTIC], split) for split in IMAGES}
+    if found[INSTANCES].members and not any(masks.values()):  # one kind in all splits
+        masks = {split: _instances(found[INSTANCES], split) for split in IMAGES}
+    return Plan({
+        split: Set(tasks_of(found[download], "{}.jpg", f"{split}/{{}}.jpg"), masks[split])
+        for split, download in IMAGES.items()
+    })  # fmt: skip
 
 
 def _instances(annotations: Archive, split: str) -> Tasks:
@@ -77,8 +72,8 @@ def _instances(annotations: Archive, split: str) -> Tasks:
             region = Instance(label, crowd, entry["area"], entry["segmentation"])
             pictures[entry["image_id"]].regions.append(region)
         for number, picture in pictures.items():
-            archive.add(f"{number:012d}", bound(ImageInstances._make, picture))
-    return tasks_of(archive.members, "masks/{}.png", instance_mask)
+            archive.add(f"{number:012d}", partial(ImageInstances._make, picture))
+    return tasks_of(archive, "{}", "masks/{}.png", instance_mask)
 
 
 def _panoptic(annotations: Archive, split: str) -> Tasks:
@@ -98,7 +93,7 @@ def _panoptic(annotations: Archive, split: str) -> Tasks:
                     for segment in annotation["segments_info"]
                     if segment["category_id"] in classes
                 }
-                convert = bound(panoptic_mask, segments=segments)
+                convert = partial(panoptic_mask, segments=segments)
                 tasks[name] = FileToMake(f"masks/{name}.png", pngs[name], convert)
     return tasks
 
@@ -107,13 +102,13 @@ def _panoptic_pngs(annotations: Archive, folder: str) -> dict[str, Member]:
     """Return the PNG files of a split, from an archive within the archive."""
     packed = annotations.members.get(f"{folder}.zip")
     if packed is None:
-        return annotations.files(folder, ".png")
-    with annotations.readable():
+        return annotations.files(f"{folder}/{{}}.png")
+    with annotations.reporting("cannot be read"):
         file = packed.file()
     if isinstance(file, Path):
         file = file.open("rb")
     path = annotations.path / packed.name
-    return read_zip(path, annotations.title, folder, file).files("", ".png")
+    return read_zip(path, annotations.title, folder, file).files("{}.png")
 
 
 def _thing_classes(categories: list[dict[str, Any]]) -> dict[int, int]:
@@ -149,3 +144,11 @@ def panoptic_mask(picture: bytes, segments: dict[int, int]) -> bytes:
     for number, label in segments.items():
         mask[numbers == number] = label
     return png(mask)
+
+
+COCO = Dataset(
+    __doc__,
+    (*((download,) for download in IMAGES.values()), (PANOPTIC, INSTANCES)),
+    {"train2017": 118287, "val2017": 5000},
+    plan,
+)

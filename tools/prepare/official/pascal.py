@@ -1,13 +1,12 @@
 """Pascal VOC 2012 with the augmented training set: VOC's masks, and SBD's where VOC has none."""
 
 from io import BytesIO
-from pathlib import Path
 
 from scipy.io import loadmat
 
-from tools.prepare.official.archives import Archive, Download, find_all
+from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png
-from tools.prepare.official.run import Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
 
 LISTS = "ImageSets/Segmentation"
 VOC = Download(
@@ -27,40 +26,30 @@ READY = Download(
     "SegmentationClassAug",
     "the same masks as PNG, as DeepLab's users share them",
 )
-COUNTS = {"train": 10582, "val": 1449}
 
 
-def plan(source: Path, partial: bool) -> Plan:
+def plan(found: dict[Download, Archive]) -> Plan:
     """Plan JPEGImages/*.jpg, SegmentationClass/*.png, and VOC's lists of names as they are.
 
     Training images are VOC's, and all of SBD's that are not validation images of VOC. With both
     SBD and its masks as PNG, SBD is used.
     """
-    found = find_all(source, [(VOC,), (SBD, READY)], partial)
     voc, sbd, ready = (found[download] for download in (VOC, SBD, READY))
-    images = tasks_of(voc.files("JPEGImages", ".jpg"), "JPEGImages/{}.jpg")
+    images = tasks_of(voc, "JPEGImages/{}.jpg")
     target = "SegmentationClass/{}.png"
-    augmented = {
-        **tasks_of(ready.files("", ".png"), target),
-        **tasks_of(sbd.files("cls", ".mat"), target, sbd_mask),
-    }
-    masks = augmented | tasks_of(voc.files("SegmentationClass", ".png"), target)
-    val = set(_names(voc, f"{LISTS}/val.txt"))
-    train = {*_names(voc, f"{LISTS}/train.txt"), *augmented}
-    for name in {"train.txt", "val.txt"} & set(sbd.members):
-        train.update(_names(sbd, name))
-    origin = " or ".join(a.title for a in (sbd, ready) if a.members) or VOC.archive
+    augmented = tasks_of(ready, "{}.png", target) | tasks_of(sbd, "cls/{}.mat", target, sbd_mask)
+    masks = augmented | tasks_of(voc, target)
+    val = {*voc.text(f"{LISTS}/val.txt").split()}
+    train = {*voc.text(f"{LISTS}/train.txt").split(), *augmented}
+    for name in {"train.txt", "val.txt"} & sbd.members.keys():
+        train.update(sbd.text(name).split())
 
     def part(names: set[str]) -> Set:
         own_images, own_masks = ({n: t[n] for n in t.keys() & names} for t in (images, masks))
-        return Set(own_images, own_masks, VOC.archive, origin)
+        return Set(own_images, own_masks)
 
-    listed = tasks_of(voc.files(LISTS, ".txt"), f"{LISTS}/{{}}.txt")
+    listed = tasks_of(voc, f"{LISTS}/{{}}.txt")
     return Plan({"train": part(train - val), "val": part(val)}, tuple(listed.values()))
-
-
-def _names(archive: Archive, file: str) -> list[str]:
-    return archive.text(file).split()
 
 
 def sbd_mask(mat: bytes) -> bytes:
@@ -69,3 +58,6 @@ def sbd_mask(mat: bytes) -> bytes:
         return png(loadmat(BytesIO(mat))["GTcls"]["Segmentation"][0, 0])
     except Exception as error:  # damaged files raise any exception
         raise ValueError(f"not one of SBD's .mat files: {error}") from None
+
+
+PASCAL = Dataset(__doc__, ((VOC,), (SBD, READY)), {"train": 10582, "val": 1449}, plan)

@@ -1,15 +1,16 @@
 """Fill a dataset's folder from its downloads: plan, make missing files, count."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from dataset.split_files import write_split_files
-from tools.prepare.official.archives import Member
+from tools.prepare.official.archives import Archive, Download, Member, find_all
 from tools.prepare.official.output import Root
 from util.errors import UserError, counted, join_first, print_error
 
@@ -17,6 +18,7 @@ AHEAD = 4
 """Files per thread that are read before they are converted."""
 NAMED = 3
 """Missing files that a message names."""
+AGAIN = "download incomplete files again, or give --partial"
 
 
 class FileToMake(NamedTuple):
@@ -32,14 +34,22 @@ Tasks = dict[str, FileToMake]
 """Tasks by name of the sample."""
 
 
+def tasks_of(
+    archive: Archive, pattern: str, target: str = "", convert: Callable[[Any], bytes] | None = None
+) -> Tasks:
+    """Return a task for each member whose path fits a pattern such as images/{}.jpg, by the name at
+    the {}, which replaces that of `target` (default: the pattern), too."""
+    return {
+        name: FileToMake((target or pattern).format(name), member, convert)
+        for name, member in archive.files(pattern).items()
+    }
+
+
 class Set(NamedTuple):
-    """Images and masks of a set, and the downloads that hold them."""
+    """Images and masks of a set."""
 
     images: Tasks
     masks: Tasks
-    images_from: str
-    masks_from: str = ""
-    """Default: `images_from`."""
 
     def complete(self) -> int:
         """Return the number of samples with image and mask."""
@@ -49,15 +59,15 @@ class Set(NamedTuple):
         """Describe the difference from the official size; "" for none."""
         if self.complete() == expected:
             return ""
-        names = sorted(self.images | self.masks)
-        masks_from = self.masks_from or self.images_from
         texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
-        for tasks, origin in ((self.images, self.images_from), (self.masks, masks_from)):
-            if lacking := [n for n in names if n not in tasks]:
-                texts.append(f"{origin} lacks {len(lacking)} ({join_first(lacking, NAMED)})")
-        if expected > len(names):
-            origins = " or ".join(dict.fromkeys((self.images_from, masks_from)))
-            texts.append(f"{expected - len(names)} are not in {origins} at all")
+        for kind, tasks, others in (
+            ("images", self.images, self.masks),
+            ("masks", self.masks, self.images),
+        ):
+            if lacking := sorted(others.keys() - tasks.keys()):
+                origins = sorted({task.member.archive.title for task in tasks.values()})
+                where = f" of {' or '.join(origins)}" if origins else ""
+                texts.append(f"missing {kind}{where}: {join_first(lacking, NAMED)}")
         return ", ".join(texts)
 
 
@@ -68,6 +78,8 @@ class Plan(NamedTuple):
     others: tuple[FileToMake, ...] = ()
     lists: dict[str, list[str]] = {}
     """Lines of split files, by path below the root."""
+    faults: Sequence[str] = ()
+    """Problems of the downloads that only --partial allows."""
 
     def tasks(self) -> list[FileToMake]:
         """Return all tasks, in the order in which archives are read fastest."""
@@ -77,18 +89,24 @@ class Plan(NamedTuple):
         )
 
 
-def tasks_of(
-    members: dict[str, Member], target: str, convert: Callable[[Any], bytes] | None = None
-) -> Tasks:
-    """Return a task for each member, by the same names; {} in `target` is replaced by the name."""
-    return {name: FileToMake(target.format(name), m, convert) for name, m in members.items()}
+@dataclass
+class Dataset:
+    """A dataset that an official page offers."""
+
+    about: str | None
+    """Help of its command."""
+    downloads: tuple[tuple[Download, ...], ...]
+    """At least one download of each group is needed."""
+    counts: dict[str, int]
+    """Official number of samples of each set."""
+    plan: Callable[[dict[Download, Archive]], Plan]
+    """Of the downloads; those that are not there are empty."""
 
 
-def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) -> None:
+def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool) -> None:
     """Fill `root` from the downloads in `source`; finished files are skipped.
 
     Args:
-        dataset: a module of this package, with `plan` and `COUNTS`.
         jobs: threads.
         partial: missing downloads and files are a warning.
 
@@ -97,17 +115,19 @@ def prepare(dataset: Any, source: Path, root: Path, jobs: int, partial: bool) ->
     """
     if jobs < 1:
         raise UserError(f"--jobs: found {jobs}, expected 1 or more")
-    plan = dataset.plan(source, partial)
+    plan = dataset.plan(find_all(source, dataset.downloads, partial))
+    if plan.faults and not partial:
+        raise UserError(f"{plan.faults[0]}; {AGAIN}")
     tasks = plan.tasks()
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
     for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
-    texts = (part.shortfall(name, dataset.COUNTS[name]) for name, part in plan.sets.items())
+    texts = (part.shortfall(name, dataset.counts[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))
     if lack and not partial:
-        raise UserError(f"{root}: {lack}; download incomplete files again, or give --partial")
+        raise UserError(f"{root}: {lack}; {AGAIN}")
     if lack:
         print_error(f"warning: {root}: {lack}")
 
