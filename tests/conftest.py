@@ -7,9 +7,11 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from zlib import crc32
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests share the cores with their own processes
@@ -166,6 +168,26 @@ def shared_run(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Path:
+    """A folder of generated pairs; not to be changed."""
+    from tools.make_shapes.files import generate
+
+    root = tmp_path_factory.mktemp("scenes") / "data"
+    generate(root, labeled=3, unlabeled=4, val=2, size=40, pairs=True, progress=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pair_run(tmp_path_factory, scenes) -> Path:
+    """The run directory of a network of pairs; not to be changed."""
+    folder = tmp_path_factory.mktemp("pairs")
+    toy = Toy(folder / "toy")
+    toy.use_pairs(scenes)
+    train_quietly(toy, folder / "run")
+    return folder / "run"
+
+
 @pytest.fixture
 def trained(shared_run, toy, tmp_path) -> Path:
     """A copy of the shared run directory, whose config names the images of `toy`."""
@@ -208,30 +230,47 @@ def refused(train, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             train(kind, argv)
-        return one_line(end.value.code, capsys.readouterr().err)
+        return Done(end.value.code, *capsys.readouterr()).mistake()
 
     return run
 
 
-def one_line(code, said: str) -> str:
-    assert code == 2 and said.startswith("error: ") and said.count("\n") == 1, (code, said)
-    return said
+class Done(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def output(self) -> str:
+        """Return the output of a command that must have succeeded."""
+        assert self.code == 0, self
+        return self.out
+
+    def mistake(self) -> str:
+        """Return the one error line of a command that must have failed."""
+        assert self.code == 2 and self.err.startswith("error: "), self
+        assert self.err.count("\n") == 1, self
+        return self.err
+
+
+def run_python(*arguments: str) -> Done:
+    """Run Python in a new process."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture
 def mistake(run):
     """Run the `main` of a script, which must fail; return its one error line."""
-
-    def command(module, *argv):
-        code, _, said = run(module, *argv)
-        return one_line(code, said)
-
-    return command
+    return lambda module, *argv: run(module, *argv).mistake()
 
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run the `main` of a script in this process; return exit code, output and errors."""
+    """Run the `main` of a script in this process."""
 
     def command(module, *argv):
         monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, argv)])
@@ -239,7 +278,7 @@ def run(monkeypatch, capsys):
             code = module.main() or 0
         except SystemExit as end:
             code = end.code or 0
-        return code, *capsys.readouterr()
+        return Done(code, *capsys.readouterr())
 
     return command
 
@@ -265,6 +304,14 @@ def tree(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
+def write_programs(folder: Path, programs: dict[str, str]) -> None:
+    """Write stubs of programs, by name."""
+    for name, text in programs.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
 def touch(root: Path, lines: list[str]) -> None:
     """Create empty files for the paths in the lines of a split file."""
     for file in " ".join(lines).split():
@@ -274,15 +321,15 @@ def touch(root: Path, lines: list[str]) -> None:
 
 @pytest.fixture
 def splits(run, tmp_path, monkeypatch):
-    """Run `python -m tools.splits` in an empty folder; return exit code, output and errors."""
+    """Run `python -m tools.splits` in an empty folder."""
     from tools.splits import __main__ as tool
 
     monkeypatch.chdir(tmp_path)
 
     def command(*argv):
-        code, out, err = run(tool, *argv)
-        assert err.count("\n") == (code == 2), err
-        return code, out, err
+        done = run(tool, *argv)
+        assert done.err.count("\n") == (done.code == 2), done
+        return done
 
     return command
 

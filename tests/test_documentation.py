@@ -100,10 +100,3 @@ def test_commands_are_known_to_their_scripts(page):
 def test_a_wrong_command_is_found(text, said):
     (line,) = command_lines(f"```{text}\n```")
     assert said in problem(line)
-
-
-def test_the_readme_names_the_quickstart_and_the_tests():
-    """Both were lost in a rewrite before."""
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    for command in ("sh tools/quickstart.sh", "sh tools/test.sh", "--quick"):
-        assert command in text

@@ -2,13 +2,13 @@
 
 import json
 import struct
-import subprocess
 import sys
 import zlib
 
 import numpy as np
 import pytest
 import torch
+import torchvision.transforms.functional as TF
 from PIL import ExifTags, Image, ImageOps
 
 import evaluate
@@ -19,6 +19,7 @@ from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
 from dataset.validation import check_files, read_splits
 from engine.cost import step_cost
+from tests.conftest import run_python
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
 from util.config.data import Data
@@ -108,8 +109,7 @@ def test_many_bands_are_read_in_silence(tmp_path):
         "from pathlib import Path; from dataset.bands import bands_of; "
         f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).names))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("8\n", "")
+    assert run_python("-c", code) == (0, "8\n", "")
 
 
 def test_a_range_for_each_band(tmp_path):
@@ -263,8 +263,6 @@ def test_tifffile_is_optional(faulty, monkeypatch):
 
 @pytest.mark.parametrize("keys, message", [
     ({"bands": "gray"}, "data.bands"),
-    ({"bands": []}, "data.bands"),
-    ({"bands": [0]}, "data.bands"),
     ({"bands": [1, 2], "mean": [0.5]}, "data.mean: has 1 number for 2 bands"),
     ({"bands": "grey", "std": [1, 1, 1]}, "data.std: has 3 numbers for 1 band"),
     ({"mean": [123.7, 116.3, 103.5]}, "data.mean"),
@@ -307,12 +305,10 @@ def test_grey_images_have_no_hue():
     ours = colour_jitter(x, view["factors"], view["hue"], view["order"], None)
     for i in range(8):
         one = x[i]
-        for slot in view["order"][i]:
-            factor = view["factors"][i][slot] if slot < 2 else None
-            if slot == 0:
-                one = (one * factor).clamp(0, 1)
-            elif slot == 1:
-                one = (factor * one + (1 - factor) * one.mean()).clamp(0, 1)
+        for slot in view["order"][i].tolist():
+            if slot < 2:
+                change = (TF.adjust_brightness, TF.adjust_contrast)[slot]
+                one = change(one, view["factors"][i][slot].item())
         torch.testing.assert_close(ours[i], one)
 
 
@@ -347,18 +343,16 @@ def test_from_training_to_prediction(bands, keys, model, toy, train, run, tmp_pa
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "epochs=1", "epoch_length=1"))
     config = tmp_path / "run/config.yaml"
     best = tmp_path / "run/best.pth"
-    code, _, err = run(
+    run(
         evaluate, "--config", config, "--checkpoint", best, "--json", tmp_path / "scores.json"
-    )
-    assert code == 0, err
+    ).output()
     scored = json.loads((tmp_path / "scores.json").read_text())["miou"]
     record = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     assert scored == pytest.approx(record["scores"]["model"]["miou"])
-    code, _, err = run(
+    run(
         predict, "--config", config, "--checkpoint", best, "--images", toy.root / "images",
         "--save-path", tmp_path / "out", "--device", "cpu",
-    )  # fmt: skip
-    assert code == 0, err
+    ).output()  # fmt: skip
     assert len(list((tmp_path / "out/overlays").iterdir())) == 11
 
 
@@ -388,10 +382,9 @@ def test_check_data_tells_of_every_band(toy, run, tmp_path):
     array[..., 5], array[: len(array) * 3 // 4, :, 0] = 7, 4000
     write_tiff(path, array, planarconfig="contig")
     page, record = tmp_path / "report.html", tmp_path / "report.json"
-    code, out, err = run(
+    out = run(
         check_data, "--config", toy.config, "--html", page, "--json", record
-    )  # fmt: skip
-    assert code == 0, (out, err)
+    ).output()  # fmt: skip
     found = json.loads(record.read_text())["lists"]
     assert found["labeled"]["modes"] == {"6 bands": 3} and found["labeled"]["bits"] == {"16": 3}
     bands = found["unlabeled"]["bands"]

@@ -90,11 +90,9 @@ def test_alpha_that_the_config_names_is_data(run, tmp_path, monkeypatch):
     path = tmp_path / "images/0.tif"
     pixels, void = read_bands(path, data(bands=[1, 2, 3, 4]))
     assert void is None and np.array_equal(pixels, alpha(3).transpose(1, 2, 0))
-    code, said, err = run(prepare, "init", "--images", "images", "--masks", "masks",
-                          "--out", "c.yaml")  # fmt: skip
-    assert code == 0 and "band 4 is marked as alpha: where it is 0, pixels have no data" in said, (
-        err
-    )
+    said = run(prepare, "init", "--images", "images", "--masks", "masks",
+               "--out", "c.yaml").output()  # fmt: skip
+    assert "band 4 is marked as alpha: where it is 0, pixels have no data" in said
 
 
 @pytest.mark.parametrize("kind", IMAGES)
@@ -166,16 +164,15 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
             tmp_path / f"masks/{number}.tif", np.where(VOID, 0, 1)[None].astype(np.uint8), nodata=0
         )
     argv = ["init", "--images", "images", "--masks", "masks", "--out", "c.yaml", "--force"]
-    code, said, err = run(prepare, *argv, "--classes", "background,building")
-    assert code == 0 and "0      background" in said, err
+    assert "0      background" in run(prepare, *argv, "--classes", "background,building").output()
     few_classes = np.where(VOID, 0, 1 + np.arange(48) % 2)[None].astype(np.uint8)
     for number in range(3):
         write(tmp_path / f"masks/{number}.tif", few_classes, nodata=0)
-    code, said, err = run(prepare, *argv)
-    assert code == 2 and "22% of the pixels are 0, the nodata value; is this value ignored" in err
-    assert run(prepare, *argv, "--classes", "a,b,c")[0] == 0
+    err = run(prepare, *argv).mistake()
+    assert "22% of the pixels are 0, the nodata value; is this value ignored" in err
+    run(prepare, *argv, "--classes", "a,b,c").output()
     for named in ("0=ignore,1=a,2=b", "1=a,2=b"):
-        assert run(prepare, *argv, "--classes", named)[0] == 0
+        run(prepare, *argv, "--classes", named).output()
     for number in range(3):  # a little of two values to ignore, as from two sources
         mask = 1 + np.arange(VOID.size).reshape(VOID.shape) // 640
         mask[0, :9], mask[1, :9] = 0, 255
@@ -185,8 +182,7 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
             nodata=(0, 255)[number % 2],
         )
     for more in ((), ("--ignore", "3")):
-        code, said, err = run(prepare, *argv, *more)
-        assert code == 0, err
+        run(prepare, *argv, *more).output()
         label_map = load_config("c.yaml").data.label_map
         assert {label_map[key] for key in ("0", "255")} == {255}, label_map
 
@@ -233,9 +229,8 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
         (tmp_path / "masks").mkdir(exist_ok=True)
         classes = (values[0] > 50).astype(np.uint8)
         Image.fromarray(classes).save(tmp_path / f"masks/{number}.png")
-    code, out, err = run(prepare, "init", "--images", "images", "--masks", "masks", "--unlabeled",
-                         "more", "--out", "c.yaml")  # fmt: skip
-    assert code == 0, err
+    run(prepare, "init", "--images", "images", "--masks", "masks", "--unlabeled",
+        "more", "--out", "c.yaml").output()  # fmt: skip
     config = load_config("c.yaml")
     assert all(low >= 1 for low, _ in config.data.image_range)
     assert all(0.3 < mean < 0.7 for mean in config.data.mean)
@@ -252,9 +247,8 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
 
     overrides = [x for x in TINY if not x.startswith("crop_size")]
     train(SupOnly, ["--config", "c.yaml", "--save-path", "run", "--set", *overrides])
-    code, out, err = run(predict, "--checkpoint", "run/best.pth", "--images", "images",
-                         "--save-path", "out", "--confidence")  # fmt: skip
-    assert code == 0, err
+    run(predict, "--checkpoint", "run/best.pth", "--images", "images",
+        "--save-path", "out", "--confidence").output()  # fmt: skip
     mask = np.array(Image.open("out/masks/0.png"))
     assert (mask[VOID] == 255).all() and (mask[~VOID] < 2).all()
     assert (np.array(Image.open("out/confidence/0.png"))[VOID] == 0).all()

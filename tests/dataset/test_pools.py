@@ -72,8 +72,8 @@ def test_lists_of_two_roots_train_and_options_replace_them(pools, train, run, tm
     data = load_config(tmp_path / "run/config.yaml").data
     assert data.unlabeled == given and data.labeled[1].list == pools.path("labeled")
     best = tmp_path / "run/best.pth"
-    code, out, _ = run(evaluate, "--config", pools.toy.config, "--checkpoint", best)
-    assert code == 0 and f"4 images of {pools.toy.path('val')} and {pools.path('val')}" in out
+    out = run(evaluate, "--config", pools.toy.config, "--checkpoint", best).output()
+    assert f"4 images of {pools.toy.path('val')} and {pools.path('val')}" in out
 
 
 def test_each_sample_is_read_below_its_own_root(pools):

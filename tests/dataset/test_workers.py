@@ -4,8 +4,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -17,7 +15,7 @@ from dataset.datasets import TrainingSet
 from dataset.loaders import LoaderProcess, map_tensors, tensors_per_batch, training_loader
 from dataset.validation import read_splits
 from supervised import SupOnly
-from tests.conftest import REPOSITORY, saved
+from tests.conftest import Done, run_python, saved
 from tests.tools.test_slurm import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
@@ -75,7 +73,6 @@ def test_the_tensors_of_a_batch_are_counted(kind, partner, toy):
 
 
 def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
-    """Report an unchecked file that a data worker cannot read in one line, too."""
     (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
     sets = ["data.check_samples=0", "data.workers=1", "batch_size=4", "epochs=9"]
     error = refused(UniMatchV2, toy.argv(tmp_path / "run", "--set", *sets))
@@ -105,14 +102,13 @@ def hanging(long, tmp_path, train, monkeypatch, capsys):
         with pytest.raises(SystemExit) as end:
             train(SupOnly, long.argv(tmp_path / "run", "--set", "data.workers=2"))
         watcher.join()
-        return end.value.code, *capsys.readouterr()
+        return Done(end.value.code, *capsys.readouterr())
 
     return start
 
 
 def test_workers_that_hang_end_the_run_with_one_line(hanging):
-    code, _, err = hanging(1)
-    assert code == 2 and err.count("\n") == 1
+    err = hanging(1).mistake()
     assert "data.workers: a data worker died or did not answer (DataLoader timed out" in err
     assert not multiprocessing.active_children()
 
@@ -155,8 +151,4 @@ def test_one_of_several_processes_waits_for_a_while(monkeypatch):
 
 def test_windows_is_refused_with_one_line():
     program = "import sys; sys.platform = 'win32'; import util"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and done.stderr.startswith("error: Windows: ")
-    assert done.stderr.count("\n") == 1
+    assert run_python("-c", program).mistake().startswith("error: Windows: ")

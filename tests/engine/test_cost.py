@@ -213,10 +213,9 @@ def test_a_torch_without_fake_tensors_is_said_in_one_line(
 
 
 def test_table(toy, run, tmp_path):
-    code, out, err = run(
+    out = run(
         tool, toy.config, "--methods", "supervised", "unimatch", "--json", tmp_path / "costs.json"
-    )
-    assert code == 0, err
+    ).output()
     lines = out.splitlines()
     assert len(lines) == 4 and "SupOnly" in lines[2] and "UniMatch" in lines[3]
     records = json.loads((tmp_path / "costs.json").read_text())
@@ -226,9 +225,7 @@ def test_table(toy, run, tmp_path):
 
 @pytest.mark.parametrize(
     "argv",
-    [["missing.yaml"], ["configs/shapes.yaml", "--methods", "nothing"],
-     ["configs/shapes.yaml", "--set", "crop=1"],
-     ["configs/shapes.yaml", "--set", "micro_batch=3"],
+    [["configs/shapes.yaml", "--set", "micro_batch=3"],
      ["configs/shapes.yaml", "--processes", "3"], ["configs/shapes.yaml", "--processes", "0"],
      ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"],
      ["configs/shapes.yaml", "--json", "no/such/costs.json"]],

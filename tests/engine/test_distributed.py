@@ -55,7 +55,6 @@ def test_two_processes(method, spied):
 
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
 def test_two_processes_judge_pseudo_labels_as_one(method, spied):
-    """Counts of pseudo-labels at the current threshold equal those of one process exactly."""
     *_, last = json_lines(spied / method / "metrics.jsonl")
     (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
                         if "pseudo_labels" in s)  # fmt: skip
@@ -71,7 +70,6 @@ def test_two_processes_judge_pseudo_labels_as_one(method, spied):
 
 
 def test_two_processes_score_as_one(spied, tmp_path):
-    """Compare scores and files of two processes with those of one, on three images."""
     run = spied / "supervised"
     logged = json_lines(run / "metrics.jsonl")[-1]["scores"]["model"]
     by_class, written = [], []

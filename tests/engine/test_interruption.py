@@ -3,7 +3,6 @@
 import copy
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.conftest import REPOSITORY, json_lines, saved
+from tests.conftest import json_lines, run_python, saved
 from tests.engine.test_restarts import launcher
 from tests.engine.test_resume import assert_equal, first_steps
 from tests.forked import FORKED, spread
@@ -68,13 +67,20 @@ def after_steps(monkeypatch, do):
     monkeypatch.setattr(Trainer, "optimize", spying)
 
 
-def signalled_after(monkeypatch, step, number):
-    """Let the process send itself a signal after a step of the run."""
-    after_steps(monkeypatch, lambda _, __, at: at == step and os.kill(os.getpid(), number))
+@pytest.fixture
+def signalled(train, monkeypatch):
+    """Train until the process sends itself a signal after a step of the run, and so stops."""
+
+    def run(kind, argv, step, number=signal.SIGTERM):
+        with monkeypatch.context() as patch:
+            after_steps(patch, lambda _, __, at: at == step and os.kill(os.getpid(), number))
+            assert stopped(train, kind, argv) == EXIT_CODE == 75
+
+    return run
 
 
 def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
-    long, train, tmp_path, monkeypatch
+    long, train, signalled, tmp_path
 ):
     train(FixMatch, long.argv(tmp_path / "whole"))
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
@@ -83,9 +89,7 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
         (4, signal.SIGUSR1, (0, 5)),  # at its last step
         (8, signal.SIGINT, (1, 4)),  # inside the next one
     ):
-        with monkeypatch.context() as patch:
-            signalled_after(patch, step, number)
-            assert stopped(train, FixMatch, long.argv(tmp_path / "parts")) == EXIT_CODE == 75
+        signalled(FixMatch, long.argv(tmp_path / "parts"), step, number)
         state = end(tmp_path / "parts")
         assert (state["epoch"], state["done"]) == place
     train(FixMatch, long.argv(tmp_path / "parts"))
@@ -98,9 +102,8 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 
 
 @pytest.mark.skipif(signal.SIGHUP not in SIGNALS, reason="the tests run under nohup")
-def test_a_closed_terminal_saves(long, train, tmp_path, monkeypatch):
-    signalled_after(monkeypatch, 1, signal.SIGHUP)
-    assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
+def test_a_closed_terminal_saves(long, signalled, tmp_path):
+    signalled(SupOnly, long.argv(tmp_path / "run"), 1, signal.SIGHUP)
     assert end(tmp_path / "run")["done"] == 2
 
 
@@ -123,11 +126,9 @@ def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatc
     assert (end(tmp_path / "run")["epoch"], end(tmp_path / "run")["done"]) == (0, 3)
 
 
-def test_a_shorter_epoch_ends_where_it_was_left(toy, train, tmp_path, monkeypatch):
+def test_a_shorter_epoch_ends_where_it_was_left(toy, train, signalled, tmp_path):
     run = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        signalled_after(patch, 9, signal.SIGTERM)
-        assert stopped(train, SupOnly, toy.argv(run, "--set", "epoch_length=6")) == EXIT_CODE
+    signalled(SupOnly, toy.argv(run, "--set", "epoch_length=6"), 9)
     assert (end(run)["epoch"], end(run)["done"]) == (1, 4)
     train(SupOnly, toy.argv(run, "--force", "--set", "epoch_length=3", "epochs=3"))
     assert [record["steps"] for record in records(run)] == [6, 6, 9]
@@ -138,8 +139,7 @@ def test_a_closed_terminal_ends_no_data_worker():
     """Ignore both signals that a closing terminal sends."""
     child = "from util.interrupt import *; ignore_first_signal()\n"
     child += "[os.kill(os.getpid(), signal.SIGHUP) for _ in range(2)]"
-    done = subprocess.run([sys.executable, "-c", child], cwd=REPOSITORY, check=False)
-    assert done.returncode == 0
+    run_python("-c", child).output()
 
 
 def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):
@@ -154,25 +154,19 @@ def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, 
     assert "(No space left on device); only log.txt continues" in log and "epoch 3/3" in log
 
 
-def test_the_same_command_continues_a_run_from_another_checkpoint(
-    long, train, tmp_path, monkeypatch
-):
+def test_the_same_command_continues_a_run_from_another_checkpoint(long, train, signalled, tmp_path):
     train(SupOnly, long.argv(tmp_path / "other", "--set", "epochs=1"))
     argv = long.argv(tmp_path / "run", "--resume", str(tmp_path / "other/latest.pth"), "--force")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        signalled_after(patch, 6, signal.SIGTERM)
-        train(SupOnly, argv)
+    signalled(SupOnly, argv, 6)
     train(SupOnly, argv)
     assert first_steps(tmp_path / "run") == [5, 7]
 
 
-def test_stopped_before_a_validation(long, train, tmp_path, monkeypatch):
+def test_stopped_before_a_validation(long, train, signalled, tmp_path):
     """Save the last step's learning rate in a checkpoint that no new step precedes."""
     long.change(epochs=1)
     train(SupOnly, long.argv(tmp_path / "whole"))
-    with monkeypatch.context() as patch:
-        signalled_after(patch, 4, signal.SIGTERM)
-        stopped(train, SupOnly, long.argv(tmp_path / "parts"))
+    signalled(SupOnly, long.argv(tmp_path / "parts"), 4)
     train(SupOnly, long.argv(tmp_path / "parts"))
     assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 5]
@@ -185,11 +179,9 @@ def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, saves):
     assert [at for *at, _ in saves] == [*([0, done] for done in every), [1, 0]]
 
 
-def test_a_resumed_run_saves_at_the_same_steps(long, train, tmp_path, monkeypatch, saves):
+def test_a_resumed_run_saves_at_the_same_steps(long, train, signalled, tmp_path, saves):
     argv = long.argv(tmp_path / "run", "--set", "save_every=2", "epochs=1")
-    with monkeypatch.context() as patch:
-        signalled_after(patch, 1, signal.SIGTERM)
-        stopped(train, SupOnly, argv)
+    signalled(SupOnly, argv, 1)
     saves.clear()
     train(SupOnly, argv)
     assert [done for _, done, _ in saves] == [4, 0]
@@ -203,7 +195,6 @@ def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkey
 
 
 def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
-    """End without a checkpoint on a signal while the network is built."""
     for number in (signal.SIGTERM, signal.SIGUSR1):
         stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
         monkeypatch.setattr("engine.command.network_of", stop)
@@ -258,7 +249,6 @@ def hold_lock(path, locked):
 
 
 def test_two_runs_in_one_folder(tmp_path):
-    """The second run is refused and the error names the first; a killed run leaves no lock."""
     locked = FORKED.Event()
     first = FORKED.Process(target=hold_lock, args=(tmp_path, locked))
     first.start()
@@ -360,7 +350,30 @@ main(SupOnly)
 
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
     """A launcher that sees one process end may kill the others."""
-    long.change(batch_size=4)
-    argv = long.argv(tmp_path / "run", "--device", "cpu")
-    spread("-m", "tests.slow_disk_training", tmp_path, "supervised", *argv)
-    assert [(tmp_path / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
+    script, run = tmp_path / "program.py", tmp_path / "run"
+    script.write_text(f"""
+import os, signal, time
+from pathlib import Path
+import engine.run_dir
+from engine.command import main
+from engine.trainer import Trainer
+from supervised import SupOnly
+
+def stopping(self, raw, step, optimize=Trainer.optimize):
+    scalars = optimize(self, raw, step)
+    if os.environ["RANK"] == "0":
+        os.kill(os.getpid(), signal.SIGTERM)
+    return scalars
+
+def slow(*arguments, write=engine.run_dir.save_atomically):
+    time.sleep(2)
+    write(*arguments)
+
+Trainer.optimize, engine.run_dir.save_atomically = stopping, slow
+try:
+    main(SupOnly)
+finally:
+    print("there is a checkpoint:", Path({str(run / "latest.pth")!r}).exists())
+""")
+    done = spread(script, *long.change(batch_size=4).argv(run, "--device", "cpu"))
+    assert done.stdout.count("there is a checkpoint: True") == 2, done

@@ -286,5 +286,5 @@ def test_a_port_in_use():
     ],
 )
 def test_launches_that_cannot_be(options, problem, run):
-    code, _, said = run(launch, *options.split(), "supervised.py")
-    assert code == 2 and said == f"error: {problem}\n"
+    said = run(launch, *options.split(), "supervised.py").mistake()
+    assert said == f"error: {problem}\n"

@@ -139,7 +139,6 @@ LINEAR_RULE = [
 
 @pytest.mark.parametrize(("settings", "lr", "log"), LINEAR_RULE)
 def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
-    """Scale the rate, or log the scaled rate, for a batch_size of 2."""
     caplog.set_level("INFO")
     config = with_scaled_lr(load_config(toy.config, ["optimizer.lr=0.02", *settings]))
     assert config.optimizer.lr == lr

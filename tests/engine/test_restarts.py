@@ -3,12 +3,11 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pytest
 
 from supervised import SupOnly
-from tests.conftest import REPOSITORY, json_lines
+from tests.conftest import REPOSITORY, json_lines, run_python
 from tests.engine.test_resume import first_steps
 from tests.forked import Forked, spread
 from tests.robustness.fuzzing.kill import assert_same
@@ -31,14 +30,41 @@ def launcher(*command, nodes=1, node=0, port=None):
 KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 
 
-def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path):
-    """Kill processes in a validation, and while rank 0 writes a checkpoint."""
-    whole, run = tmp_path / "whole", tmp_path / "run"
+DYING = """
+import io, itertools, os, signal, torch
+from engine import validation
+from engine.command import main
+from supervised import SupOnly
+
+rank, start, calls = os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"], itertools.count()
+
+def evaluate(*arguments, original=validation.evaluate_network, **named):
+    if (rank, start, next(calls)) == ("1", "0", 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(*arguments, **named)
+
+def save(state, file, original=torch.save):
+    if (rank, start) == ("0", "1"):
+        original(state, whole := io.BytesIO())
+        file.write(whole.getvalue()[:5000])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(state, file)
+
+validation.evaluate_network, torch.save = evaluate, save
+main(SupOnly)
+"""
+"""Process 1 dies in the second validation; after a restart, process 0 while it saves."""
+
+
+def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_path, monkeypatch):
+    whole, run, script = tmp_path / "whole", tmp_path / "run", tmp_path / "program.py"
     done = spread("supervised.py", *short.argv(whole, "--device", "cpu"))
     assert done.returncode == 0, done.stderr
-    deaths = ["--max_restarts", 2, "-m", "tests.dying_training"]
-    deaths += ["1-validation-1,0-save-0", "supervised"]
-    done = launcher(*deaths, *short.argv(run, "--device", "cpu", "--resume", "never")).end()
+    script.write_text(DYING)
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    arguments = short.argv(run, "--device", "cpu", "--resume", "never")
+    done = launcher("--max_restarts", 2, script, *arguments).end()
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "was killed" in line]
     assert told == [
@@ -97,7 +123,6 @@ def test_a_program_that_was_not_killed_is_not_restarted(program, expected, tmp_p
 
 
 def test_machines_restart_together(tmp_path):
-    """Restart all nodes if a process is killed, also a node whose own process failed."""
     program = f"""
 if start: sys.exit(0)
 {DEATH.format(3, "SIGKILL")}
@@ -132,8 +157,7 @@ runpy.run_module("tools.launch", run_name="__main__")
 
 
 def test_no_import_of_the_launcher_catches_a_signal():
-    command = [sys.executable, "-c", IMPORT_THAT_CATCHES]
-    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True).returncode == EXIT_CODE
+    assert run_python("-c", IMPORT_THAT_CATCHES).code == EXIT_CODE
 
 
 def test_a_run_that_was_asked_to_stop_is_not_restarted(tmp_path):

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from corrmatch import CorrMatch
 from engine.command import build_trainer
@@ -57,7 +55,6 @@ def files(folder):
 
 @kinds
 def test_a_training_does_not_notice(kind, toy, train, tmp_path):
-    """Losses, scores, weights and best models are exactly equal with and without pictures."""
     toy.change(epoch_length=1)
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
@@ -192,22 +189,6 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, refused, tmp_path
     (tmp_path / "run/pictures").write_text("mine")
     assert "pictures/epoch_001" in refused(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
     assert (tmp_path / "run/pictures").read_text() == "mine"
-
-
-def test_tensorboard_shows_what_the_folder_holds(toy, train, tmp_path):
-    train(UniMatch, toy.argv(tmp_path / "run", *WITH_TWO))
-    events = EventAccumulator(str(tmp_path / "run/tensorboard"), {"images": 0})
-    events.Reload()
-    folder = tmp_path / "run/pictures"
-    assert sorted(events.Tags()["images"]) == sorted(
-        f"pictures/{path.stem}" for path in (folder / "epoch_001").iterdir()
-    )
-    steps = [record["steps"] for record in json_lines(tmp_path / "run/metrics.jsonl")]
-    for tag in events.Tags()["images"]:
-        found = events.Images(tag)
-        assert [image.step for image in found] == steps
-        written = Image.open(folder / f"epoch_002/{tag.removeprefix('pictures/')}.png")
-        assert (found[1].width, found[1].height) == written.size
 
 
 @pytest.mark.parametrize(

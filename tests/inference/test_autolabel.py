@@ -36,7 +36,6 @@ CPU = torch.device("cpu")
 
 
 def test_measures_of_uncertainty():
-    """Compare with formulas, for a certain pixel, a uniform one, and one in between."""
     p = torch.tensor([[1.0, 0, 0], [1 / 3, 1 / 3, 1 / 3], [0.5, 0.3, 0.2]]).T[:, None]
     assert confidence(p)[0].tolist() == pytest.approx([1, 1 / 3, 0.5])
     assert least_confidence(p)[0].tolist() == pytest.approx([0, 2 / 3, 0.5])
@@ -73,7 +72,6 @@ MAPS = [None, {10: "sky", 20: "tree", 30: "road"},
 
 @pytest.mark.parametrize("label_map", MAPS)
 def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path):
-    """Write masks in the dataset's own values; tools.check_data accepts the new config."""
     found = predictions(tmp_path, NAMES)
     threshold = float(torch.cat([p.amax(0).flatten() for _, p in found.values()]).median())
     masks = toy.root / "masks"
@@ -84,8 +82,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
         own = own if 10 in label_map else np.stack([own, 0 * own, 0 * own], -1)
         Image.fromarray(own).save(path)
     more = ["--set", f"data.label_map={label_map}"] if label_map else []
-    code, said, err = command("--threshold", threshold, *more)
-    assert code == 0, err
+    said = command("--threshold", threshold, *more).output()
     new = load_config(tmp_path / "out/config.yaml")
     old = load_config(tmp_path / "run/config.yaml", more[1:]).data
     for path in masks.iterdir():  # keep their meaning
@@ -101,8 +98,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
     assert 0 < passed < 1 and f"on {passed:.1%} of an image's pixels" in said
     lists = read_splits(new.data, unlabeled=False)
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
-    code, said, err = run(check_data, "--config", tmp_path / "out/config.yaml")
-    assert code == 0, said + err
+    run(check_data, "--config", tmp_path / "out/config.yaml").output()
 
 
 def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
@@ -110,14 +106,13 @@ def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
     order = sorted(tops, key=tops.get)
     between = (tops[order[1]] + tops[order[2]]) / 2
     teacher = ["--set", "method.teacher=ema"]
-    code, _, err = command("--threshold", between, "--out", tmp_path / "part", *teacher)
-    assert code == 0, err
+    command("--threshold", between, "--out", tmp_path / "part", *teacher).output()
     path = tmp_path / "part/config.yaml"
     config = load_config(path)
     assert config.method == {"teacher": "ema"}
     lists = read_splits(config.data, unlabeled=True)
     assert len(lists.labeled.samples) == 3 + 3 and len(lists.unlabeled.samples) == 2
-    assert run(check_data, "--config", path)[0] == 0
+    run(check_data, "--config", path).output()
     code, _, err = command("--threshold", 0, "--tta", "flip", "1", "2", *teacher)
     config = load_config(tmp_path / "out/config.yaml")
     assert config.data.unlabeled is None and config.method == {}  # supervised.py has no teacher
@@ -127,12 +122,12 @@ def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
 def test_a_threshold_that_no_pixel_reaches_writes_no_ranking(command, tmp_path):
     """The proposed command, with a lower threshold and another folder, can write the same files."""
     more = ["--rank", tmp_path / "rank.csv", "--select", 2]
-    code, _, err = command("--threshold", 1, *more)
-    assert code == 2 and "no pixel of 5 images reaches the threshold 1. Fix: lower" in err
+    err = command("--threshold", 1, *more).mistake()
+    assert "no pixel of 5 images reaches the threshold 1. Fix: lower" in err
     assert not (tmp_path / "rank.csv").exists() and not (tmp_path / "out/next.txt").exists()
-    assert command("--threshold", 0, "--out", tmp_path / "b", *more)[0] == 0
-    code, _, err = command("--threshold", 0, "--out", tmp_path / "c", *more)
-    assert code == 2 and f"rank.csv: exists already, and {tmp_path}/c is a new folder" in err
+    command("--threshold", 0, "--out", tmp_path / "b", *more).output()
+    err = command("--threshold", 0, "--out", tmp_path / "c", *more).mistake()
+    assert f"rank.csv: exists already, and {tmp_path}/c is a new folder" in err
     assert not (tmp_path / "c").exists()
 
 
@@ -142,9 +137,9 @@ def test_the_ranking(command, toy, tmp_path):
     for acquisition, measure in measures.items():
         (tmp_path / "rank.csv").unlink(missing_ok=True)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        code, said, _ = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
-                                "--acquisition", acquisition)  # fmt: skip
-        assert code == 0 and f"5 images, by {acquisition}" in said
+        said = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
+                       "--acquisition", acquisition).output()  # fmt: skip
+        assert f"5 images, by {acquisition}" in said
         scores = {f"{toy.root / name}.jpg": measure(p).mean() for name, (_, p) in found.items()}
         with (tmp_path / "rank.csv").open(newline="") as file:
             head, *rows = csv.reader(file)
@@ -165,8 +160,7 @@ def test_pixels_without_data_do_not_count_in_the_ranking(command, tmp_path):
     for name, rows in (("whole", 0), ("part", 35), ("none", 40)):
         pixels[:rows] = 0
         Image.fromarray(pixels).save(folder / f"{name}.tif", tiffinfo={42113: "0"})
-    code, said, err = command("--threshold", 0, "--images", folder)
-    assert code == 0 and "labels   2 images" in said, err
+    assert "labels   2 images" in command("--threshold", 0, "--images", folder).output()
     with (tmp_path / "out/uncertainty.csv").open(newline="") as file:
         rows = {row.pop("image"): row for row in csv.DictReader(file)}
     assert set(rows["none"].values()) == {"0.000000"}
@@ -180,23 +174,21 @@ def test_pixels_without_data_do_not_count_in_the_ranking(command, tmp_path):
 
 def test_it_continues_with_the_same_result(command, tmp_path):
     options = ["--threshold", 0, "--rank", tmp_path / "rank.csv"]
-    assert command(*options)[0] == 0
+    command(*options).output()
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     table = tmp_path / "out/uncertainty.csv"
     (tmp_path / "out/masks/images/u3.png").unlink()
     table.write_bytes(
         b"".join(line for line in before[table].splitlines(True) if b"u3" not in line)
     )
-    code, said, _ = command(*options)
-    assert code == 0 and "skipped  4 images already predicted" in said
+    assert "skipped  4 images already predicted" in command(*options).output()
     after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
     assert before == after
-    code, _, err = command("--threshold", 0.5)
-    assert code == 2 and "made with another checkpoint, config or options" in err
+    err = command("--threshold", 0.5).mistake()
+    assert "made with another checkpoint, config or options" in err
     (tmp_path / "out/config.yaml").write_text("mine: true\n")
-    code, _, err = command(*options)
-    assert code == 2 and "config.yaml: exists with other content" in err
+    assert "config.yaml: exists with other content" in command(*options).mistake()
 
 
 def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
@@ -212,19 +204,17 @@ def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
     assert code == 2 and "u3.png: no space left" in said and "no labels for 1 image, so" in err
     assert not (tmp_path / "out/labeled.txt").exists()
     monkeypatch.undo()
-    code, said, err = command("--threshold", 0)
-    assert code == 0 and "u3" in (tmp_path / "out/labeled.txt").read_text(), err
+    command("--threshold", 0).output()
+    assert "u3" in (tmp_path / "out/labeled.txt").read_text()
 
 
 def test_other_images(command, toy, tmp_path):
-    """Label files from another folder, but no labelled and validation images."""
     (toy.root / "images/v9.jpg").symlink_to("v0.jpg")
-    code, said, _ = command("--threshold", 0, "--images", toy.root / "images")
-    assert code == 0 and "skipped  7 labelled, validation or test images" in said
+    said = command("--threshold", 0, "--images", toy.root / "images").output()
+    assert "skipped  7 labelled, validation or test images" in said
     write_sample(tmp_path / "elsewhere", "x", mask=False)
-    code, _, err = command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
-                           tmp_path / "b")  # fmt: skip
-    assert code == 0, err
+    command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
+            tmp_path / "b").output()  # fmt: skip
     data = load_config(tmp_path / "b/config.yaml").data
     lists = read_splits(data, unlabeled=True)
     assert len(lists.labeled.samples) == 4 and len(lists.unlabeled.samples) == 5
@@ -245,8 +235,8 @@ def test_bad_input(command, toy, tmp_path):
         (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
         (["--tta", "mirror"], "--tta: found 'mirror', expected flip or scales"),
     ):
-        code, _, err = command(*more)
-        assert code == 2 and message in err and err.count("\n") == 1
+        err = command(*more).mistake()
+        assert message in err
     for pair, message in (
         ("column", "--images: data.pair is set; name pairs in a split file"),
         ({"first": "A", "second": "B", "masks": "C"}, "split files of names have no column"),
@@ -284,8 +274,7 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
     monkeypatch.setattr(active_learning, "run_script", script)
     argv = ["--config", toy.config, "--pool", toy.path("pool"), "--count", 3, "--seeds", 0, 1,
             "--save-path", tmp_path / "active"]  # fmt: skip
-    code, said, err = run(active_learning, *argv)
-    assert code == 0, err
+    said = run(active_learning, *argv).output()
     assert said.splitlines() == [
         "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "|--:|--:|--:|--:|",
         "| 0 | 10.0 | 30.0 | 20.0 |", "| 1 | 11.0 | 31.0 | 21.0 |",
@@ -306,8 +295,7 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
 
     def ranked_anew(*more):
         before = len(commands)
-        code, said, err = run(active_learning, *argv, *more)
-        assert code == 0, err
+        said = run(active_learning, *argv, *more).output()
         return sum(argv[0] == "-m" for argv in commands[before:]), said
 
     assert ranked_anew()[0] == 0
@@ -322,5 +310,4 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
         (["--seeds", 0, -1], "--seeds: found -1, expected 0 or more"),
         (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
     ):
-        code, _, err = run(active_learning, *argv, *more)
-        assert code == 2 and problem in err
+        assert problem in run(active_learning, *argv, *more).mistake()

@@ -64,8 +64,7 @@ def export_argv(folder, form, name, *more):
 def exported(run, folder, form, name, *more):
     """Return the path of an export, which names no file of this machine."""
     out = folder / name
-    code, said, err = run(export, *export_argv(folder, form, name, *more))
-    assert code == 0, said + err
+    said = run(export, *export_argv(folder, form, name, *more)).output()
     assert all(word in said for word in ("best.pth", "largest difference of prob", "written"))
     content = out.read_bytes()
     assert str(REPOSITORY).encode() not in content and b"debug_pkl" not in content
@@ -173,7 +172,6 @@ def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
 
 
 def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_path):
-    """Allow masks to differ at pixels without data only."""
     values = np.random.default_rng(0).integers(1, 256, (64, 64, 3), dtype=np.uint8)
     for name, rows in (("a", 63), ("empty", 64)):
         values[:rows] = 0
@@ -190,8 +188,8 @@ def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_
         argv = export_argv(folder, "torchscript", f"{place}.pt")
         found, said, err = run(export, *argv, "--images", tmp_path / "a.tif")
         assert found == code, said + err
-    found, _, err = run(export, *argv, "--images", tmp_path / "empty.tif")
-    assert found == 2 and "empty.tif: no pixel has data" in err
+    err = run(export, *argv, "--images", tmp_path / "empty.tif").mistake()
+    assert "empty.tif: no pixel has data" in err
     extra = {"metadata.json": ""}
     torch.jit.load(folder / "0.pt", _extra_files=extra)
     assert "the ignore index is 255" in json.loads(extra["metadata.json"])["nodata"]
@@ -238,8 +236,7 @@ def test_a_traced_dinov2_takes_other_sizes():
 def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     out = tmp_path / "published"
     argv = [trained, "--out", out, "--license", "mit"]
-    code, said, err = run(publish, *argv)
-    assert code == 0 and "hf upload OWNER/NAME" in said, err
+    assert "hf upload OWNER/NAME" in run(publish, *argv).output()
     names = {"README.md", "config.yaml", "curves.png", "metrics.jsonl", "model.safetensors"}
     assert {p.name for p in out.iterdir()} == names
     assert (out / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
@@ -283,12 +280,12 @@ def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):
     better = json.loads(json.dumps(own | {"epoch": 0}).replace('"miou": ', '"miou": 9'))
     argv = [trained, "--license", "mit", "--out"]
     log.write_text("".join(json.dumps(epoch) + "\n" for epoch in (better, own)))
-    assert run(publish, *argv, tmp_path / "a")[0] == 0
+    run(publish, *argv, tmp_path / "a").output()
     card = (tmp_path / "a/README.md").read_text()
     assert "after epoch 1 of 1" in card and f"| {own['scores']['model']['miou']:.2f} |" in card
     log.write_text(json.dumps(better) + "\n")
-    code, _, err = run(publish, *argv, tmp_path / "b")
-    assert code == 2 and "best.pth: metrics.jsonl has no comparable scores" in err
+    err = run(publish, *argv, tmp_path / "b").mistake()
+    assert "best.pth: metrics.jsonl has no comparable scores" in err
 
 
 def test_the_score_that_chose_the_epoch_is_on_the_card(trained, run, tmp_path):
@@ -336,10 +333,9 @@ def test_paths_of_a_published_command(argument, shown):
 
 
 def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_path, monkeypatch):
-    """Compare predictions by predict.py and by `Segmenter`."""
     (tmp_path / "alone").mkdir()
     alone = exported(run, trained, "safetensors", "../alone/weights.safetensors")
-    assert run(publish, trained, "--out", tmp_path / "p", "--license", "mit")[0] == 0
+    run(publish, trained, "--out", tmp_path / "p", "--license", "mit").output()
     revisions = []
 
     def download(name, revision, **_):
@@ -351,8 +347,7 @@ def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_pat
     image, masks, probabilities = toy.root / "images/l0.jpg", {}, []
     for form in (trained / "best.pth", trained, alone, tmp_path / "p", "hf:owner/name@v1"):
         argv = ["--images", image, "--save-path", tmp_path / f"masks{len(masks)}"]
-        code, said, err = run(predict, "--checkpoint", form, *argv)
-        assert code == 0, err
+        said = run(predict, "--checkpoint", form, *argv).output()
         assert (f"checkpoint: {trained / 'best.pth'}" in said) == (form == trained)
         masks[form] = np.array(Image.open(argv[-1] / "masks/l0.png")).tobytes()
         segmentation = Segmenter.load(form, device="cpu").predict(image)

@@ -105,8 +105,7 @@ def test_pairs_for_change_detection(pair_run, run, tmp_path):
     for name, pixels in zip(names, values, strict=True):
         put(pixels, tmp_path / name / "a.png")
     argv = ["--images", tmp_path / "earlier", "--second", tmp_path / "later"]
-    code, _, err = run(predict, "--checkpoint", pair_run, "--save-path", tmp_path / "out", *argv)
-    assert code == 0, err
+    run(predict, "--checkpoint", pair_run, "--save-path", tmp_path / "out", *argv).output()
     expected = np.array(Image.open(tmp_path / "out/masks/a.png"))
     segmenter = Segmenter.load(pair_run, device="cpu")
     files = [tmp_path / name / "a.png" for name in names]

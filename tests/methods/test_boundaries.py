@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from corrmatch import CorrMatch
-from dataset.transforms.strong import draw_box, draw_strong
+from dataset.transforms.strong import draw_box
 from dataset.transforms.weak import draw_geometry
 from fixmatch import FixMatch
 from inference.evaluation import Scores, center_crop, confusion_matrix, dice
@@ -19,7 +19,6 @@ from inference.predictor import (
     predict_sliding,
     to_mask,
     wants_windows,
-    window_starts,
 )
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -180,24 +179,6 @@ def test_nothing_but_ignored_pixels_has_no_scores():
 
 
 @pytest.mark.parametrize(
-    ("size", "cut", "shift"),
-    [
-        (9, [0, 6], [0]),  # as large as the window
-        (6, [0], [0]),
-        (7, [0, 6], [0]),
-        (10, [0, 6], [0, 1]),
-        (12, [0, 6], [0, 3]),
-        (13, [0, 6, 12], [0, 4]),
-        (15, [0, 6, 12], [0, 6]),  # whole strides: no window occurs twice
-        (16, [0, 6, 12], [0, 6, 7]),
-    ],
-)
-def test_last_windows(size, cut, shift):
-    assert window_starts(size, 9, "cut") == cut
-    assert window_starts(size, 9, "shift") == shift
-
-
-@pytest.mark.parametrize(
     ("crop", "stride"), [(1, 1), (2, 1), (4, 2), (10, 6), (11, 7), (12, 8), (801, 534)]
 )
 def test_windows_move_by_two_thirds_rounded_down(crop, stride):
@@ -216,7 +197,6 @@ def test_fewer_references_than_ranks():
 
 @pytest.mark.parametrize("epoch, weight", [(0, 0), (1, 0.5), (2, 1), (3, 0.5), (4, 0)])
 def test_previous_models_count_most_in_the_middle(epoch, weight, toy):
-    """Weight of previous models from epoch 0 to 4 of 4."""
     method = undecided(toy, PrevMatch, "epochs=4", "conf_thresh=1", "method.prev.conf_thresh=0")
     method.epoch = epoch
     loss, scalars = method(raw_batch(2, views=2))
@@ -272,20 +252,6 @@ def test_no_scale_leaves_less_than_a_pixel(toy):
 
 
 # Ranges of random draws
-
-
-def test_strong_views_reach_both_ends_of_their_ranges():
-    rng = np.random.default_rng(0)
-    drawn = [draw_strong(rng) for _ in range(4000)]
-    jittered = [d for d in drawn if d["hue"]]
-    ranges = {
-        "factors": ([f for d in jittered for f in d["factors"]], 0.5, 1.5),
-        "hue": ([d["hue"] for d in jittered], -0.25, 0.25),
-        "sigma": ([d["sigma"] for d in drawn if d["sigma"]], 0.1, 2.0),
-    }
-    for name, (values, low, high) in ranges.items():
-        near = (high - low) / 200
-        assert low <= min(values) < low + near and high - near < max(values) <= high, name
 
 
 def test_boxes_reach_both_ends_of_their_ranges_and_the_borders():

@@ -82,6 +82,7 @@ def golden_head(network):
         (PSPNET, 2, 3, "change_pspnet"),
         (DEEPLAB, 2, 3, "step_change_deeplab"),
         (DPT, 2, 3, "change_dpt_dinov2s"),
+        (Model(backbone="xception65_deeplab"), 81, 3, "deeplab_xception"),
     ],
 )
 def test_parameter_names_and_shapes_are_the_published_ones(options, classes, bands, file):
@@ -93,23 +94,6 @@ def test_parameter_names_and_shapes_are_the_published_ones(options, classes, ban
             state |= head.state_dict()
     published = json.loads((DATA / f"{file}_keys.json").read_text())
     assert {k: list(v.shape) for k, v in state.items()} == published
-
-
-@torch.no_grad()
-def test_deeplab_logits():
-    golden = np.load(DATA / "deeplab_r50_os16.npz")
-    out = golden_network(DEEPLAB)(normal(0, (2, 3, 65, 65)))
-    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
-    np.testing.assert_allclose(out.mean((2, 3)), golden["out_mean"], atol=1e-5)
-
-
-@torch.no_grad()
-def test_unet_logits():
-    golden = np.load(DATA / "step_unet.npz")
-    x = torch.from_numpy(np.random.RandomState(11).rand(2, 1, 64, 64).astype(np.float32))
-    out = golden_network(UNET, classes=4, bands=1)(x)
-    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["forward/out_sub"], atol=1e-6)
-    np.testing.assert_allclose(out.mean((2, 3)), golden["forward/out_mean"], atol=1e-6)
 
 
 def golden_factors(features):
@@ -127,11 +111,16 @@ def pair(seed, shape):
 
 
 @torch.no_grad()
-def test_siamese_deeplab_logits():
-    golden = np.load(DATA / "step_change_deeplab.npz")
-    out = golden_network(DEEPLAB, classes=2, dates=2)(pair(12, (2, 3, 65, 65)))
-    np.testing.assert_allclose(out[:, :, ::8, ::8], golden["forward/out_sub"], atol=1e-5)
-    np.testing.assert_allclose(out.mean((2, 3)), golden["forward/out_mean"], atol=1e-5)
+@pytest.mark.parametrize("file, prefix, network, x, atol", [
+    ("deeplab_r50_os16", "", [DEEPLAB], normal(0, (2, 3, 65, 65)), 1e-5),
+    ("step_unet", "forward/", [UNET, 4, 1],
+     torch.from_numpy(np.random.RandomState(11).rand(2, 1, 64, 64)).float(), 1e-6),
+    ("step_change_deeplab", "forward/", [DEEPLAB, 2, 3, 2], pair(12, (2, 3, 65, 65)), 1e-5),
+], ids=["deeplab", "unet", "siamese deeplab"])  # fmt: skip
+def test_logits(file, prefix, network, x, atol):
+    golden, out = np.load(DATA / f"{file}.npz"), golden_network(*network)(x)
+    np.testing.assert_allclose(out[:, :, ::8, ::8], golden[f"{prefix}out_sub"], atol=atol)
+    np.testing.assert_allclose(out.mean((2, 3)), golden[f"{prefix}out_mean"], atol=atol)
 
 
 @torch.no_grad()

@@ -27,20 +27,11 @@ from model.build import network_of
 from model.trained import load_network
 from supervised import SupOnly
 from tests.conftest import Toy, every_method
-from tools.make_shapes.files import generate
 from tools.report import predictions
 from tools.report.predictions import predict_validation
 from tools.results.runs import Run
 from util.config.loading import load_config
 from util.errors import UserError
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory):
-    """A read-only folder of generated pairs."""
-    root = tmp_path_factory.mktemp("pairs") / "data"
-    generate(root, labeled=3, unlabeled=4, val=2, size=40, pairs=True, progress=False)
-    return root
 
 
 @pytest.fixture
@@ -244,26 +235,23 @@ def test_what_lies_in_the_other_folders_alone_is_warned_of(pairs, scenes, caplog
     assert str(root / "B/train/00000.png") in left[1]
 
 
-def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
-    train(SupOnly, pairs.argv(tmp_path / "run"))
-    checkpoint = ("--checkpoint", tmp_path / "run/best.pth")
-    code, out, err = run(evaluate, *checkpoint)
-    assert code == 0 and "changed" in out, err
+def test_evaluate_predict_and_check_data(pairs, scenes, pair_run, run, tmp_path):
+    checkpoint = ("--checkpoint", pair_run)
+    assert "changed" in run(evaluate, *checkpoint).output()
 
     command = (predict, *checkpoint, "--save-path", tmp_path / "out", "--images", scenes / "A/val")
-    code, _, err = run(*command)
-    assert code == 2 and err == (
+    err = run(*command).mistake()
+    assert err == (
         "error: --second: missing; the config's samples are pairs. Fix: name the later images with "
         "--second\n"
     )
     (tmp_path / "one").mkdir()
     (tmp_path / "one/00000.png").symlink_to(scenes / "B/val/00000.png")
-    code, _, err = run(*command, "--second", tmp_path / "one")
-    assert code == 2 and f"no later image has the name of {scenes / 'A/val/00001.png'}" in err
+    err = run(*command, "--second", tmp_path / "one").mistake()
+    assert f"no later image has the name of {scenes / 'A/val/00001.png'}" in err
     out = tmp_path / "both"
     command = (predict, *checkpoint, "--save-path", out, "--images", scenes / "A/val")
-    code, _, err = run(*command, "--second", scenes / "B/val", "--overlays", "png")
-    assert code == 0, err
+    run(*command, "--second", scenes / "B/val", "--overlays", "png").output()
     mask = np.array(Image.open(out / "masks/00000.png"))
     assert mask.shape == (40, 40) and set(np.unique(mask)) <= {0, 1}
     config = load_config(pairs.config).data
@@ -272,8 +260,7 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
     assert np.array_equal(shown, np.array(side_by_side([dates])))
 
     page = tmp_path / "report.html"
-    code, out, err = run(check_data, "--config", pairs.config, "--html", page)
-    assert code == 0 and "changed" in out, (out, err)
+    assert "changed" in run(check_data, "--config", pairs.config, "--html", page).output()
     shown = [
         np.array(Image.open(BytesIO(b64decode(text))), float)
         for text in re.findall('src="data:image/jpeg;base64,([^"]+)', page.read_text())
@@ -284,11 +271,9 @@ def test_evaluate_predict_and_check_data(pairs, scenes, train, run, tmp_path):
         assert nearest < abs(dates[0] - dates[1]).mean() / 2
 
 
-def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train, run, tmp_path):
-    train(SupOnly, pairs.argv(tmp_path / "run"))
-    checkpoint, out = ("--checkpoint", tmp_path / "run/best.pth"), tmp_path / "out"
-    code, _, err = run(evaluate, *checkpoint, "--save-path", out, "--worst", 2)
-    assert code == 0, err
+def test_the_best_and_worst_pairs_are_shown_with_both_dates(scenes, pair_run, run, tmp_path):
+    out = tmp_path / "out"
+    run(evaluate, "--checkpoint", pair_run, "--save-path", out, "--worst", 2).output()
     assert len(worst := list((out / "worst").iterdir())) == 2
     for shown in worst:
         sheet, name = np.array(Image.open(shown)), shown.name.split("_")[1]
@@ -298,8 +283,7 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
                           for d in (date, "BA"[column]))  # fmt: skip
             assert abs(part - own).mean() < abs(part - other).mean() / 2  # the file is a JPEG
 
-    finished = Run(tmp_path / "run")
-    found = predict_validation(finished, "model", torch.device("cpu"), limit=None)
+    found = predict_validation(Run(pair_run), "model", torch.device("cpu"), limit=None)
     best, worst = predictions.best_and_worst(found, 2)
     judged = [index for index, _ in best + worst]
     assert len(set(judged)) == len(judged) == 2
@@ -312,10 +296,9 @@ def test_the_best_and_worst_pairs_are_shown_with_both_dates(pairs, scenes, train
         assert np.array_equal(np.array(sheet.crop((0, 0, 2 * 244, 248))), np.array(both))
 
 
-def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tmp_path):
+def test_a_checkpoint_of_pairs_is_none_of_single_images(pair_run):
     """Refuse single images, although the weights of one date would fit."""
-    train(SupOnly, pairs.argv(tmp_path / "run"))
-    best = tmp_path / "run/best.pth"
+    best = pair_run / "best.pth"
     config = load_config(best.with_name("config.yaml"))
     single = config.data.model_copy(update={"pair": None})
     with pytest.raises(UserError, match=r"data\.pair \(pairs -> single images\)\. Fix: --c"):
@@ -323,10 +306,7 @@ def test_a_checkpoint_of_pairs_is_none_of_single_images(pairs, scenes, train, tm
     assert load_network(config.model, config.data, best).siamese
 
 
-def test_single_images_take_no_second_ones(toy, train, run, tmp_path):
-    train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1", "epoch_length=1"))
-    code, _, err = run(
-        predict, "--checkpoint", tmp_path / "run/best.pth", "--images", toy.root / "images",
-        "--second", toy.root / "images", "--save-path", tmp_path / "out",
-    )  # fmt: skip
-    assert code == 2 and "single images" in err
+def test_single_images_take_no_second_ones(trained, toy, mistake, tmp_path):
+    images = ["--images", toy.root / "images", "--second", toy.root / "images"]
+    said = mistake(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
+    assert "single images" in said

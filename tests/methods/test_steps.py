@@ -154,22 +154,6 @@ def raw_batch(images, size=33, partner=True, views=1):
     return make_views(batch, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
 
 
-@every_method
-@pytest.mark.parametrize("partner, precision", [(True, "bfloat16"), (False, "float32")])
-def test_a_step_has_a_finite_loss_and_gradients_everywhere(kind, partner, precision, toy):
-    config = load_config(toy.config)
-    network = build_network(config.model, 3)
-    method = kind(network, config)
-    with autocast(torch.device("cpu"), precision):
-        # Of five images, four groups and five, two and three, are different cuts.
-        loss, scalars = method(raw_batch(5, partner=partner, views=kind.strong_views))
-    loss.backward()
-    assert loss.isfinite() and all(v.isfinite() for v in scalars.values())
-    assert scalars.keys() <= LEGEND.keys()  # explained at the start of a training
-    missing = [n for n, p in network.named_parameters() if p.grad is None]
-    assert not missing
-
-
 FAMILIES = {
     "deeplabv3plus": "{backbone: test_resnet, channels: 8, pretrained: none}",
     "convnext": "{backbone: test_convnext, output_stride: 32, channels: 8, pretrained: none}",
@@ -186,13 +170,15 @@ def test_two_steps_on_every_family_of_networks(kind, family, toy):
     torch.manual_seed(0)
     method = kind(build_network(config.model, 3).train(), config)
     optimizer = build_optimizer(method, config.optimizer)
-    batch = raw_batch(2, size=48, views=kind.strong_views)
+    # Of five images, four groups and five, two and three, are different cuts.
+    batch = raw_batch(5, size=48, partner=family != "unet", views=kind.strong_views)
     for iteration in range(2):
         optimizer.zero_grad()
-        loss, _ = method(batch)
+        loss, scalars = method(batch)
         loss.backward()
         moved = [p.grad is not None for p in method.model.parameters() if p.requires_grad]
-        assert loss.isfinite() and all(moved)
+        assert all(moved) and all(value.isfinite() for value in (loss, *scalars.values()))
+        assert scalars.keys() <= LEGEND.keys()  # explained at the start of a training
         optimizer.step()
         method.after_step(iteration)
         method.after_epoch(iteration, is_best=True)

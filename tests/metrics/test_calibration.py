@@ -110,7 +110,6 @@ def test_the_mean_over_classes_names_their_number():
 
 @pytest.mark.parametrize("mode", ["original", "sliding_window", "center_crop", "resize"])
 def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
-    """Average the confidence over overlapping windows."""
     config = load_config(
         toy.config,
         ["crop_size=9", "data.mean=[0,0,0]", "data.std=[1,1,1]",

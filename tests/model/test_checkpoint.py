@@ -4,7 +4,6 @@ import os
 import struct
 import time
 import zipfile
-from pathlib import Path
 from unittest.mock import MagicMock
 
 import huggingface_hub.constants
@@ -104,7 +103,6 @@ def test_parts_of_a_method_alone_are_left_out(path, caplog):
 
 
 def test_what_weights_do_not_depend_on_may_differ(path):
-    """Accept other values of keys that do not affect weights, such as model.pretrained."""
     network = build_network(TINY, 3)
     own = {"data": DATA.model_dump(mode="json"), "model": TINY.model_dump(mode="json")}
     torch.save({"model": network.state_dict(), "config": own}, path)
@@ -199,22 +197,6 @@ def test_missing_unexpected_and_misshapen_weights_are_named():
         assert part in str(error.value)
 
 
-def test_failed_write_keeps_the_old_file(path, monkeypatch):
-    save_atomically({"x": 1}, path)
-
-    def full(state, file):
-        file.write(b"half")
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", full)
-        with pytest.raises(UserError, match="No space left.*previous one is kept"):
-            save_atomically({"x": 2}, path)
-    assert load(path) == {"x": 1} and len(list(path.parent.iterdir())) == 1
-    with pytest.raises(UserError, match="cannot be written"):
-        save_atomically({}, path.parent / "no" / "folder.pth")
-
-
 def test_two_processes_that_write_one_file_share_no_temporary_file(path):
     def write(file):
         file.write(b"first, ")
@@ -267,15 +249,9 @@ def test_there_is_always_a_latest(tmp_path, monkeypatch):
     def failing(*_):
         raise OSError(5, "Input/output error")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", failing)
-        with pytest.raises(UserError, match="latest.pth: cannot be written .*Input/output error"):
-            save_atomically({"epoch": 3}, latest, previous)
-    assert load(latest) == {"epoch": 2} and not list(tmp_path.glob("*.partial"))
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "link", failing)  # a file system without hard links
-        save_atomically({"epoch": 4}, latest, previous)
-    assert load(previous) == {"epoch": 2} and load(latest) == {"epoch": 4}
+    monkeypatch.setattr(os, "link", failing)  # a file system without hard links
+    save_atomically({"epoch": 3}, latest, previous)
+    assert load(previous) == {"epoch": 2} and load(latest) == {"epoch": 3}
 
 
 def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):

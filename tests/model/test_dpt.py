@@ -2,25 +2,19 @@
 
 import functools
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
-from PIL import Image
 
-import evaluate as evaluate_script
-import predict as predict_script
 from engine.optimizer import build_optimizer, load_optimizer
 from model.acceleration import compile_parts
 from model.build import build_network
 from model.dinov2 import resample_positions
 from model.pretrained import load_backbone, load_backbone_state
 from semi.perturbation import complementary_dropout, draw_complementary
-from supervised import SupOnly
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
 from util.errors import UserError
@@ -179,16 +173,6 @@ def test_positions_are_resampled_by_scale_factors(rows, columns):
     np.testing.assert_allclose(found[0, 1:].view(rows, columns, 6), expected, atol=1e-4)
 
 
-def test_attention_is_fused(monkeypatch):
-    calls, fused = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(
-        F, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k)
-    )
-    network = build_network(TINY, 3)
-    network(torch.randn(1, 3, 32, 32))
-    assert len(calls) == len(network.backbone.blocks)
-
-
 def test_blocks_are_compiled_once_for_all(monkeypatch):
     graphs = []
 
@@ -240,28 +224,6 @@ def test_a_crop_is_a_multiple_of_the_patch(crop, advice):
 def test_a_backbone_of_the_other_network(network, backbone):
     with pytest.raises(UserError, match=f"model.backbone: '{backbone}'.*dpt"):
         build_network(vary(TINY, network=network, backbone=backbone), 3)
-
-
-def test_training_evaluation_and_prediction_on_odd_sizes(toy, train, tmp_path, monkeypatch):
-    toy.tree["model"] = {"network": "dpt", "backbone": "test_vit", "pretrained": "none"}
-    toy.tree["model"]["layers"] = [1, 2, 4, 6]
-    optimizer = {"name": "adamw", "weight_decay": 0.01, "layer_decay": 0.8}
-    toy.tree |= {"crop_size": 32, "epochs": 1, "optimizer": optimizer}
-    toy.write_config()
-    run, scores, out = tmp_path / "run", tmp_path / "scores.json", tmp_path / "out"
-    train(SupOnly, toy.argv(run))
-    train(SupOnly, toy.argv(run, "--set", "epochs=2", "--force"))  # resumes with AdamW's state
-    checkpoint = ["--config", str(toy.config), "--checkpoint", str(run / "latest.pth")]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *checkpoint, "--json", str(scores)])
-    evaluate_script.main()
-    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["scores"]["model"]
-    assert json.loads(scores.read_text())["iou"] == logged["iou"]
-    pictures = ["--images", str(toy.root / "images"), "--save-path", str(out)]
-    monkeypatch.setattr(sys, "argv", ["predict.py", *checkpoint, *pictures])
-    predict_script.main()
-    for picture in (toy.root / "images").iterdir():
-        mask = Image.open(out / "masks" / f"{picture.stem}.png")
-        assert mask.size == Image.open(picture).size
 
 
 def test_adamw_takes_up_its_own_state():

@@ -73,7 +73,6 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_whole_families_at_their_own_strides(name):
-    """Check shapes only, on tensors without memory."""
     with torch.device("meta"):
         network = build_network(of(name), 5).eval()
         assert network.size_multiple == FAMILIES[name]
@@ -88,7 +87,6 @@ def test_whole_families_at_their_own_strides(name):
 @pytest.mark.parametrize("network", ["deeplabv3plus", "pspnet"])
 @pytest.mark.parametrize("name", ["tiny_swin", "hrnet_w18_small"])
 def test_what_is_trained_gets_gradients(name, network):
-    """Every trained parameter gets a gradient, for which other processes would wait."""
     built = build_network(of(name, network=network), 5)
     built(torch.randn(2, 3, 64, 64)).sum().backward()
     trained = {n for n, p in built.named_parameters() if p.requires_grad}

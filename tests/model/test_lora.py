@@ -9,13 +9,14 @@ import pytest
 import timm
 import torch
 
-import evaluate as evaluate_script
+import evaluate
 from engine.optimizer import build_optimizer
 from model.build import build_network
 from model.checkpoint import load
 from model.lora import merge_adapters
 from model.pretrained import load_backbone
 from semi.ema import frozen_copy, update_ema
+from tests.conftest import json_lines
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
@@ -114,17 +115,15 @@ def test_merged_adapters_are_plain_weights(options, toy):
     assert merge_adapters(plain, config) is config
 
 
-def test_training_resuming_and_evaluation(options, toy, train, tmp_path, monkeypatch):
+def test_training_resuming_and_evaluation(options, toy, train, run, tmp_path):
     toy.tree["model"] = options.model_dump(include={"network", "backbone", "pretrained", "lora"})
     toy.tree |= {"crop_size": 32, "optimizer": {"name": "adamw"}, "cutmix_partner": "flip"}
     toy.write_config()
-    run, scores = tmp_path / "run", tmp_path / "scores.json"
-    train(UniMatchV2, toy.argv(run))
-    train(UniMatchV2, toy.argv(run, "--set", "epochs=3", "--force"))
-    argv = ["--config", str(toy.config), "--checkpoint", str(run / "latest.pth")]
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *argv, "--json", str(scores)])
-    evaluate_script.main()
-    logged = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["scores"]["model"]
+    folder, scores = tmp_path / "run", tmp_path / "scores.json"
+    train(UniMatchV2, toy.argv(folder))
+    train(UniMatchV2, toy.argv(folder, "--set", "epochs=3", "--force"))
+    run(evaluate, "--checkpoint", folder / "latest.pth", "--json", scores).output()
+    logged = json_lines(folder / "metrics.jsonl")[-1]["scores"]["model"]
     assert json.loads(scores.read_text())["iou"] == logged["iou"]
 
 

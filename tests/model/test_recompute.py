@@ -72,11 +72,6 @@ def test_a_locked_backbone_stays_as_it_is(options):
     network = build_network(vary(options, lock_backbone=True, checkpoint_activations=True), 3)
     before = copy.deepcopy(network.backbone.state_dict())
     optimizer = build_optimizer(network, Optimizer())
-    (group,) = optimizer.param_groups
-    assert group["lr"] == pytest.approx(0.01)
-    assert len(group["params"]) == sum(p.requires_grad for p in network.head.parameters()) + sum(
-        p.requires_grad for n, p in network.named_parameters() if not n.startswith(("head", "back"))
-    )
     network.train()
     assert network.head.training and not any(m.training for m in network.backbone.modules())
     _, kept = forward_backward(network, torch.randn(2, 3, 64, 64))

@@ -1,19 +1,16 @@
-"""Xception-65 has the published parameter names and equals timm's implementation."""
+"""Xception-65 equals timm's implementation."""
 
-import json
 from functools import partial
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-from model.build import OWN, build_network, build_vit
-from model.xception import NAME, Block, Xception65
+from model.build import OWN, build_vit
+from model.xception import Block, Xception65
 from tests.golden import fill
 from tools.weights.convert import expected_backbone
-from util.config.schema import Model
 from util.errors import UserError
 
 
@@ -65,13 +62,8 @@ def test_equals_timm(stride):
     assert low.shape[-1] == 21 and high.shape[-1] == -(-81 // stride)
 
 
-def test_published_names():
-    golden = Path(__file__).parents[1] / "golden_data/deeplab_xception_keys.json"
-    with torch.device("meta"):
-        network = build_network(Model(backbone=NAME), 81)
-    found = {name: list(value.shape) for name, value in network.state_dict().items()}
-    assert found == json.loads(golden.read_text())
-    norms = [m for m in network.backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+def test_published_momentum():
+    norms = [m for m in Xception65(16, 3).modules() if isinstance(m, nn.BatchNorm2d)]
     assert {m.momentum for m in norms} == {0.0003}
 
 

@@ -37,9 +37,7 @@ SETTINGS = {
     "crop_sise=33": ["unknown key 'crop_sise'", "did you mean 'crop_size'"],
     "optimizer.momentun=0.9": ["unknown key 'optimizer.momentun'", "did you mean 'momentum'"],
     "method.thresh_int=0.5": ["unknown key 'method.thresh_int'", "did you mean 'thresh_init'"],
-    "method.thresh_init=2": ["method.thresh_init", "less than or equal to 1", "found 2"],
     "epochs=many": ["epochs", "integer", "found 'many'"],
-    "epochs=0": ["epochs", "greater than 0", "found 0"],
     "data.palette=[[0,0,0]]": ["data", "1 colour for 3 classes"],
     "model.network=segnet": ["model.network", "deeplabv3plus", "found 'segnet'"],
     "model.backbone=resnet50x": ["model.backbone", "resnet50x", "resnet50"],
@@ -56,21 +54,10 @@ SETTINGS = {
     "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
     "evaluation.volume_pattern='('": ["evaluation.volume_pattern", "regular expression"],
     "evaluation.volume_pattern='v'": ["evaluation.volume_pattern", "group"],
-    # found by fuzzing: absurd numbers, unprintable names, errors inside the YAML library
+    # found by fuzzing: unprintable names, errors inside the YAML library
     "evaluation.volume_pattern='(a{99999999999})'": ["evaluation.volume_pattern", "too large"],
     "optimizer.lr=.nan": ["optimizer.lr", "finite number", "found nan"],
-    "optimizer.lr=.inf": ["optimizer.lr", "finite number", "found inf"],
-    "data.std=[0, 1, 1]": ["data.std.0", "greater than 0"],
-    "data.palette=[[0, 0, 0], [1, 1, 1], [256, 2, 2]]": ["data.palette.2.0", "to 255", "256"],
-    "data.workers=1000000": ["data.workers", "to 512"],
-    "crop_size=1000000": ["crop_size", "to 8192"],
-    "batch_size=1000000": ["batch_size", "to 4096"],
-    "epoch_length=1000000000": ["epoch_length", "to 10000000"],
-    "epochs=1000000000000000000000": ["epochs", "less than 2147483648"],
     "epochs=0x" + 5000 * "f": ["epochs", "found an integer of thousands of digits"],
-    "model.channels=1000000": ["model.channels", "to 4096"],
-    "model.aspp_rates=[1, 2, 1000000]": ["model.aspp_rates.2", "to 1024"],
-    "method.regions=1000000": ["method.regions", "to 4096"],
     r'data.classes=["a\nb", b, c]': ["data.classes.0", "printable", r"found 'a\nb'"],
     "a\nb=1": [r"unknown key 'a\nb'"],
     "epochs=!!int ''": ["not a YAML value"],
@@ -92,11 +79,6 @@ def test_config_values(setting, refused):
 def test_section_that_contains_itself(refused):
     line = refused("--set", "method=&a {b: *a}", "method=&a {b: *a}")
     contains(line, "'b' contains itself")
-
-
-def test_options_of_another_method(refused):
-    line = refused("--set", "method.thresh_init=0.5", kind=SupOnly)
-    contains(line, "SupOnly", "method.thresh_init")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +252,7 @@ PARTS = {
     "name": [3],
     "images": [3, {}, {"val": {"images": 3}}],
     "epoch_length": [0, "x"],
-    "method": [None, torch.ones(()), {"model.classifier.bias": None}],
+    "method": [None, torch.ones(()), {"model.classifier.bias": None}, {3: torch.ones(3)}],
     "optimizer": [None, {}, {"state": 3}, {"state": {0: {"momentum_buffer": torch.ones(1)}}}],
 }
 

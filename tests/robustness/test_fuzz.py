@@ -13,34 +13,33 @@ from tests.robustness.fuzzing.verdict import RAN, REFUSED, Fault, verdict
 
 pytestmark = pytest.mark.xdist_group("fuzz")  # on one worker, which builds one world
 
-CASES = {"config": 150, "setting": 100, "list": 120, "picture": 120, "checkpoint": 50,
-         "state": 15, "train": 10, "use": 20}  # fmt: skip
+KINDS = ["config files", "--set", "split files", "images and masks", "checkpoints"]
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    from tests.robustness.fuzzing.world import World
+    from tests.robustness.fuzzing.fuzz import World  # hypothesis takes a second
 
     return World(tmp_path_factory.mktemp("fuzz"))
 
 
-@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_bad_input(kind, world):
-    from tests.robustness.fuzzing.fuzz import KINDS, explore  # hypothesis takes a second
+    from tests.robustness.fuzzing import fuzz
 
-    assert CASES.keys() == KINDS.keys()
-    tally = explore(KINDS[kind], world, CASES[kind], seed=0)
-    assert tally.total() >= CASES[kind] and set(tally) <= {RAN, REFUSED}
+    assert [*fuzz.KINDS] == KINDS
+    tally = fuzz.explore(kind, world, factor=1, seed=0)
+    assert tally.total() >= fuzz.KINDS[kind].count and set(tally) <= {RAN, REFUSED}
     assert tally[REFUSED]
 
 
 def test_good_input_runs(world):
-    """Run a good config in the same world, so that only the bad input can be refused there."""
-    from tests.robustness.fuzzing.parsers import ConfigCase, check, judge_config, judge_setting
+    """Run good input in the same world, so that only the bad input can be refused there."""
+    from tests.robustness.fuzzing.fuzz import Case
 
-    whole = world.toy.config.read_bytes()
-    assert judge_config(world, ConfigCase(whole, "supervised")) == RAN
-    assert judge_setting(world, ["epochs=2"]) == verdict(lambda: check(world)) == RAN
+    good = world.toy.config.read_bytes()
+    for kind in ("config files", "split files"):
+        assert world.judge(kind, Case("toy.yaml", good, ["epochs=2"])) == RAN
 
 
 def refuse(lines, code=2):

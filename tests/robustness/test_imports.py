@@ -2,11 +2,10 @@
 
 import ast
 import re
-import subprocess
 import sys
 from functools import cache
 
-from tests.conftest import REPOSITORY, SOURCES
+from tests.conftest import REPOSITORY, SOURCES, run_python
 
 FLOORS = {
     "util": set(),
@@ -121,10 +120,7 @@ assert settings() == before, (before, settings())
 from engine import Batch, main
 assert callable(main)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_python("-c", program).output()
 
 
 def test_the_map_names_every_package():

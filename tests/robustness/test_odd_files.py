@@ -2,7 +2,6 @@
 
 import io
 import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from dataset.folders import files_by_stem
 from engine.command import main
 from engine.trainer import Trainer
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
+from tests.conftest import run_python
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, run_module, verdict
 from util import log
 from util.errors import UserError
@@ -93,9 +92,8 @@ try:
 except UserError as error:
     print(error)
 """
-    command = [sys.executable, "-c", look]  # pytest changes the filters of warnings
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "not a readable image" in done.stdout and not done.stderr
+    done = run_python("-c", look)  # pytest changes the filters of warnings
+    assert "not a readable image" in done.output() and not done.err
 
 
 LACKS = {

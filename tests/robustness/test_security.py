@@ -14,7 +14,7 @@ from corrmatch import CorrMatch
 from dataset.file_content import read_content
 from dataset.image_files import PILLOW_FORMATS, exif_orientation, image_size
 from engine.command import main
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_programs
 from tests.robustness.fuzzing.verdict import RAN, REFUSED, called, verdict
 from tools.prepare.official.masks import read_indices
 from util.errors import UserError
@@ -179,10 +179,8 @@ STUB = '#!/bin/sh\nprintf "%s\\n" "$@" >> "$ARGUMENTS"\n'
 def sh(tmp_path, marker):
     """Run a script of tools/ with a stub of Python; return the exit code and Python's arguments."""
     stubs, noted = tmp_path / "stubs", tmp_path / "arguments"
-    stubs.mkdir()
-    for name in ("python", "python3", "ruff", "mypy", "codespell"):
-        (stubs / name).write_text(STUB)
-        (stubs / name).chmod(0o755)
+    names = ("python", "python3", "ruff", "mypy", "codespell")
+    write_programs(stubs, dict.fromkeys(names, STUB))
 
     def run(script, *arguments, **variables):
         noted.write_text("")

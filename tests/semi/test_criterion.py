@@ -108,8 +108,7 @@ def test_inverse_weights():
 
 @pytest.mark.parametrize(("name", "rule"), [("auto", enet_weights), ("inverse", inverse_weights)])
 def test_a_run_keeps_the_weights_it_counted(name, rule, toy, train, tmp_path, capsys):
-    toy.tree["criterion"] = {"class_weights": name}
-    toy.write_config()
+    toy.change(criterion={"class_weights": name})
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     assert "class weights: " in capsys.readouterr().out
     kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["criterion"]["class_weights"]

@@ -37,24 +37,6 @@ def test_the_best_models_are_kept_and_the_oldest_goes_first(toy):
     assert kept == [[], [1], [1], [1, 3], [3, 4]]
 
 
-def test_checkpoint_holds_the_list(toy, train, tmp_path):
-    toy.tree |= {"epochs": 3, "epoch_length": 1}
-    toy.write_config()
-    train(PrevMatch, toy.argv(tmp_path / "run"))
-    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)
-    previous = state["method"]["_extra_state"]["previous"]
-    best_so_far = -1.0
-    expected = 0
-    for record in state["history"]:
-        expected += record["scores"]["model"]["miou"] > best_so_far
-        best_so_far = max(best_so_far, record["scores"]["model"]["miou"])
-    assert len(previous) == expected >= 1
-    method = build(toy)
-    method.load_state_dict(state["method"])
-    assert method.epoch == 3 and len(method.previous) == expected
-    assert all(torch.equal(v, previous[0][k]) for k, v in method.previous[0].items())
-
-
 def test_a_teacher_is_kept_at_its_own_best(toy, train, tmp_path, monkeypatch):
     scores = iter([50, 50, 60, 40])  # of student and teacher after two epochs
     monkeypatch.setattr("inference.evaluation.Scores.selected", lambda *_: next(scores))

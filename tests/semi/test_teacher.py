@@ -106,9 +106,7 @@ def test_the_network_may_label_itself_while_its_average_follows(toy):
 
 @pytest.mark.parametrize("kind", [FixMatch, UniMatchV2])
 def test_both_are_scored_and_kept_and_load_by_name(kind, toy, train, tmp_path):
-    toy.tree |= {"epochs": 1, "epoch_length": 2}
-    toy.tree["method"] = {"teacher": "ema"} if kind in OPTIONAL else {}
-    toy.write_config()
+    toy.change(epochs=1, epoch_length=2, method={"teacher": "ema"} if kind in OPTIONAL else {})
     run = tmp_path / "run"
     train(kind, toy.argv(run))
     state = torch.load(run / "latest.pth", weights_only=True)

@@ -40,8 +40,7 @@ def test_settings_are_compared(name, more, settings, toy, run, monkeypatch):
     if "--own" in more:
         monkeypatch.setattr(data, "make_dataset", lambda *_: pytest.fail("photos"))
     small = ["--config", toy.config, "--device", "cpu", "--repeats", 1]
-    code, out, err = run(benchmark, *name.split(), *small, *more)
-    assert code == 0, err
+    out = run(benchmark, *name.split(), *small, *more).output()
     assert "device cpu" in out
     assert ("images 60x40" if name == "data" else "33") in out  # the size of images, or of crops
     for setting in settings:
@@ -62,8 +61,8 @@ def test_photos_stand_in_for_any_data(name, tmp_path):
 def test_the_time_to_the_first_step(toy, run, monkeypatch):
     monkeypatch.setattr(sys, "executable", "true")  # instead of importing the method
     lists = ["--counts", 30, 40, 5, "--config", toy.config, "--device", "cpu"]
-    code, out, err = run(benchmark, "start", *lists, "--set", "data.workers=0", "batch_size=2")
-    assert code == 0 and "labeled 30  unlabeled 40  val 5" in out, err
+    out = run(benchmark, "start", *lists, "--set", "data.workers=0", "batch_size=2").output()
+    assert "labeled 30  unlabeled 40  val 5" in out
     for part in ("imports", "reading lists", "checking files", "first batch", "first step"):
         assert re.search(rf"^{part} +[\d.]+ +[\d.]+$", out, re.MULTILINE), out
 
@@ -73,8 +72,8 @@ def test_photos_on_another_file_system(toy, run, monkeypatch):
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr("pathlib.Path.hardlink_to", hardlink_to)
-    code, _, err = run(benchmark, "start", "--config", toy.config, "--device", "cpu")
-    assert code == 2 and "TMPDIR" in err and "Invalid cross-device link" in err
+    err = run(benchmark, "start", "--config", toy.config, "--device", "cpu").mistake()
+    assert "TMPDIR" in err and "Invalid cross-device link" in err
     assert err.count("\n") == 1
 
 
@@ -129,11 +128,10 @@ def test_a_part_that_fails_or_hangs_is_named_and_the_next_call_goes_on(
     assert done == ["slow", "broken", "well", "slow", "broken"] and not err
     assert out.count("figures of") == 3
     (tmp_path / "file").touch()
-    code, _, err = on_a_gpu(parts, "--out", tmp_path / "file")
-    assert code == 2 and "file: cannot be made" in err
+    assert "file: cannot be made" in on_a_gpu(parts, "--out", tmp_path / "file").mistake()
 
 
 def test_without_a_gpu_one_line_says_so(run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    code, _, err = run(benchmark, "gpu", "--out", tmp_path)
-    assert code == 2 and "found no GPU" in err and err.count("\n") == 1
+    err = run(benchmark, "gpu", "--out", tmp_path).mistake()
+    assert "found no GPU" in err

@@ -19,16 +19,16 @@ def runs(trained, tmp_path):
 def test_a_row_for_each_network(runs, run, tmp_path, monkeypatch):
     out, files, read = tmp_path / "figures/two.svg", [], reader.read_bands
     monkeypatch.setattr(reader, "read_bands", lambda *of: files.append(of) or read(*of))
-    code, text, err = run(compare, *runs, "--names", "SupOnly", "again", "--out", out)
-    assert code == 0 and text.endswith(f"{out}: 3 images, 2 networks\n"), err
+    text = run(compare, *runs, "--names", "SupOnly", "again", "--out", out).output()
+    assert text.endswith(f"{out}: 3 images, 2 networks\n")
     drawn = out.read_text()
     for word in ("image", "ground truth", "SupOnly", "again", "sky", "tree", "road"):
         assert f">{word}<" in drawn
     assert drawn.count("<image") == 4 * 3 and len(files) == 3, "each image is read once"
     assert "warning" not in text
     one = tmp_path / "one.png"
-    code, text, err = run(compare, runs[0], "--images", "v2", "--out", one)
-    assert code == 0 and f"{one}: 1 image, 1 network\n" in text and one.exists(), err
+    text = run(compare, runs[0], "--images", "v2", "--out", one).output()
+    assert f"{one}: 1 image, 1 network\n" in text and one.exists()
 
 
 def test_images_that_a_network_was_not_validated_on_are_named(runs, run, toy, tmp_path):
@@ -76,5 +76,5 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         ({"pair": "column"}, "its images per sample (2) differ from those of"),
     ):
         path.write_text(yaml.safe_dump(config | {"data": config["data"] | other}))
-        code, _, err = run(compare, *runs, "--out", "x.png")
-        assert code == 2 and problem in err and not (tmp_path / "x.png").exists()
+        err = run(compare, *runs, "--out", "x.png").mistake()
+        assert problem in err and not (tmp_path / "x.png").exists()

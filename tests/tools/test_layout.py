@@ -20,24 +20,24 @@ def ade20k_val():
 def test_generate_the_published_val_list(splits, tmp_path):
     touch(tmp_path / "ade", [line.split()[0] for line in ade20k_val()])
     touch(tmp_path / "ade", ["images/training/ADE_train_00000001.jpg"])
-    code, out, _ = splits("generate", "ade20k/val", "--root", "ade")
-    assert code == 0 and "2000 entries, written; the list of LiheYoung/UniMatch-V2, woo" in out
+    out = splits("generate", "ade20k/val", "--root", "ade").output()
+    assert "2000 entries, written; the list of LiheYoung/UniMatch-V2, woo" in out
     assert Path("splits/ade20k/val.txt").read_text().splitlines() == ade20k_val()
-    code, _, line = splits("generate", "ade20k/all", "--root", "ade")
-    assert code == 2 and "ade: its files do not give the published ade20k/all/labeled" in line
+    line = splits("generate", "ade20k/all", "--root", "ade").mistake()
+    assert "ade: its files do not give the published ade20k/all/labeled" in line
     assert "found 1 entry" in line and "expected 20210" in line
     Path("ade/images/validation/ADE_val_00000003.jpg").unlink()
     Path("splits/ade20k/val.txt").unlink()
-    code, _, line = splits("generate", "ade20k/val", "--root", "ade")
-    assert code == 2 and "found 1999 entries" in line and not tree(Path("splits"))
+    line = splits("generate", "ade20k/val", "--root", "ade").mistake()
+    assert "found 1999 entries" in line and not tree(Path("splits"))
 
 
 def test_the_rest_of_an_incomplete_download_is_refused(splits):
     """No list of all training images of COCO is published, only their number is known."""
     touch(Path("coco"), ["train2017/1.jpg masks/1.png", "val2017/2.jpg masks/2.png"])
     write_lines(Path("splits/coco/1_32/labeled.txt"), ["train2017/1.jpg masks/1.png"])
-    code, _, line = splits("generate", "coco/1_32", "--root", "coco")
-    assert code == 2 and "coco: found 1 training image, expected 118287" in line
+    line = splits("generate", "coco/1_32", "--root", "coco").mistake()
+    assert "coco: found 1 training image, expected 118287" in line
 
 
 TRAIN = {
@@ -74,9 +74,9 @@ def unverified(splits, tmp_path, monkeypatch):
 )
 def test_generate_the_rest(dataset, everything, splits, unverified):
     train = TRAIN[dataset]
-    code, out, _ = splits("generate", f"{dataset}/few", "--root", dataset)
-    assert code == 0 and out.count("written; not in splits/protocols.yaml") == 2
-    assert splits("generate", f"{dataset}/all", "--root", dataset)[0] == 0
+    out = splits("generate", f"{dataset}/few", "--root", dataset).output()
+    assert out.count("written; not in splits/protocols.yaml") == 2
+    splits("generate", f"{dataset}/all", "--root", dataset).output()
     found = {name: text.splitlines() for name, text in tree(Path("splits", dataset)).items()}
     assert found == {
         "few/labeled.txt": train[1:2],
@@ -104,29 +104,32 @@ def test_star_in_patterns(pattern, stems, tmp_path):
 def test_pascals_validation_images(splits, unverified):
     """Read names from ImageSets, val.txt or --names, as both sets share the folders."""
     argv = ["generate", "pascal/few", "--root", "pascal"]
-    line = splits(*argv, "--names", "none.txt")[2]
+    line = splits(*argv, "--names", "none.txt").mistake()
     assert "none.txt: cannot be read as text" in line
-    assert splits(*argv)[0] == 0
+    splits(*argv).output()
     before = tree(Path("splits"))
     write_lines(Path("names.txt"), ["2008_1", "2007_4"])
-    line = splits(*argv, "--names", "names.txt")[2]
+    line = splits(*argv, "--names", "names.txt").mistake()
     assert "splits/pascal/val.txt: exists with other lines" in line
 
     Path("pascal/ImageSets/Segmentation/val.txt").unlink()
     assert splits(*argv)[0] == 0 and tree(Path("splits")) == before
     Path("splits/pascal/val.txt").unlink()
-    line = splits(*argv)[2]
+    line = splits(*argv).mistake()
     assert "ImageSets/Segmentation/val.txt: no such file" in line and "--names" in line
 
 
 def test_generate_refuses(splits, unverified):
+    for name, root, words in (
+        ("whu/5%", "coco", "whu/5%: expected DATASET/PARTITION of"),
+        ("coco", "coco", "coco: expected DATASET/PARTITION of"),
+        ("coco/none", "coco", "none/labeled.txt: no such split file"),
+        ("coco/few", "pascal", "pascal/train2017: no such folder"),
+    ):
+        assert words in splits("generate", name, "--root", root).mistake()
     argv = ["generate", "coco/few", "--root", "coco"]
-    assert "--names x: the sets of coco follow" in splits(*argv, "--names", "x")[2]
-    assert "whu/5%: expected DATASET/PARTITION of" in splits("generate", "whu/5%", *argv[2:])[2]
-    assert "coco: expected DATASET/PARTITION of" in splits("generate", "coco", *argv[2:])[2]
-    assert "none/labeled.txt: no such split file" in splits("generate", "coco/none", *argv[2:])[2]
-    assert "pascal/train2017: no such folder" in splits(*argv[:-1], "pascal")[2]
+    assert "--names x: the sets of coco follow" in splits(*argv, "--names", "x").mistake()
     write_lines(Path("splits/coco/few/labeled.txt"), [*TRAIN["coco"], VAL["coco"]])
-    line = splits(*argv)[2]
+    line = splits(*argv).mistake()
     assert "few/labeled.txt line 5: 'val2017/009.jpg' is not among the 4 training images" in line
     assert not Path("splits/coco/val.txt").exists()

@@ -52,7 +52,7 @@ def test_make_is_reproducible_and_nested(splits):
                        ("4", "--labeled", "1/4"), ("seed", "--labeled", "1/8", "--seed", "1"),
                        ("val", "--labeled", "1/8", "--val", "0.1"),
                        ("val4", "--labeled", "9", "--val", "0.1")):  # fmt: skip
-        assert splits("make", "--root", "data", "--out", out, *more)[0] == 0
+        splits("make", "--root", "data", "--out", out, *more).output()
     assert tree(Path("8")) == tree(Path("again"))
     eighth, quarter, other = drawn("8"), drawn("4"), drawn("seed")
     assert len(eighth["labeled"]) == 6 and len(quarter["labeled"]) == 11
@@ -77,9 +77,8 @@ def test_make_from_a_list_in_any_order(splits):
     write_lines(Path("b.txt"), lines[::-1])
     for name in ("a", "b"):
         argv = ["make", "--list", f"{name}.txt", "--labeled", "8", "--out", name]
-        assert splits(*argv)[0] == 0
-    code, _, line = splits(*argv, "--images", "images")
-    assert code == 2 and "make: --images needs --root" in line
+        splits(*argv).output()
+    assert "make: --images needs --root" in splits(*argv, "--images", "images").mistake()
     assert tree(Path("a")) == tree(Path("b"))
     both = Path("a/labeled.txt").read_text() + Path("a/unlabeled.txt").read_text()
     assert sorted(both.splitlines()) == sorted(lines)
@@ -105,16 +104,16 @@ def config(tmp_path):
 def test_stratified_partition_shows_every_class_of_the_config(splits, config):
     for labeled, shown in (("4", "5 of 5 classes\n"), ("1/2", "5 of 5 classes\n"),
                            ("3", "4 of 5 classes; not ")):  # fmt: skip
-        code, out, err = splits(*config, "--stratify", "--labeled", labeled, "--out", labeled[0])
-        assert code == 0 and f"labelled images show {shown}" in out, err
+        out = splits(*config, "--stratify", "--labeled", labeled, "--out", labeled[0]).output()
+        assert f"labelled images show {shown}" in out
         assert "val.txt: 10 validation images, as the config has them" in out
     assert drawn("4").keys() == {"labeled", "unlabeled"}
     assert len(drawn("4")["labeled"]) == 4 and len(drawn("1")["labeled"]) == 10
     assert set(drawn("4")["labeled"]) < set(drawn("1")["labeled"])
 
     Path("data/masks/day/017.png").write_bytes(b"")
-    code, _, line = splits(*config, "--stratify", "--labeled", "5", "--out", "6")
-    assert code == 2 and "masks/day/017.png: not a readable image" in line
+    line = splits(*config, "--stratify", "--labeled", "5", "--out", "6").mistake()
+    assert "masks/day/017.png: not a readable image" in line
 
 
 def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
@@ -122,7 +121,7 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
     Path("data/more").mkdir()
     for path in Path("data/images/day").glob("extra*"):
         path.rename(Path("data/more", path.name))
-    assert splits(*config, "--labeled", "1/5", "--out", "o", "--set", folder)[0] == 0
+    splits(*config, "--labeled", "1/5", "--out", "o", "--set", folder).output()
     lists = drawn("o")
     assert len(lists["labeled"]) == 4 and len(lists["unlabeled"]) == 18
     assert {"more/extra 0.png", "more/extra 1.png"} < set(lists["unlabeled"])
@@ -132,10 +131,9 @@ def test_a_configs_images_without_masks_stay_unlabelled(splits, config):
     for option, value, part in (("--val", "0.1", "--val 0.1"), ("--set", outside, "data.root"),
                                 ("--root", "data", "--root: not allowed with argument --config"),
                                 ("--masks", "m", "make: --masks needs --root")):  # fmt: skip
-        code, _, line = splits(*config, "--labeled", "1/5", "--out", "o", option, value)
-        assert code == 2 and part in line, line
-    code, _, line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o")
-    assert code == 2 and "make: --stratify needs --config" in line
+        assert part in splits(*config, "--labeled", "1/5", "--out", "o", option, value).mistake()
+    line = splits("make", "--root", "data", "--stratify", "--labeled", "5", "--out", "o").mistake()
+    assert "make: --stratify needs --config" in line
 
 
 PAIRS = {
@@ -163,8 +161,7 @@ def test_lists_of_pairs_are_read_again(form, splits):
         data |= {"root": ".", "labeled": pool["train"], "val": pool["val"]}
     write_config(**data)
     argv = ["make", "--config", "c.yaml", "--labeled", "1/4", "--stratify", "--out", "quarter"]
-    code, out, err = splits(*argv)
-    assert code == 0 and "2 of 2 classes" in out, err
+    assert "2 of 2 classes" in splits(*argv).output()
     labeled, unlabeled = (
         Path(f"quarter/{kind}.txt").read_text().splitlines() for kind in ("labeled", "unlabeled")
     )
@@ -187,8 +184,8 @@ def test_names_of_pairs_below_another_root_are_refused(splits):
     write_lines(Path("val.txt"), ["4.png"])
     labeled = ["train.txt", {"list": "train.txt", "root": "more"}]
     write_config(classes=["same", "new"], pair=PAIRS["names"], labeled=labeled)
-    code, _, line = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
-    assert code == 2 and "train.txt line 1: A/1.png is not below data.root (data)" in line
+    line = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out").mistake()
+    assert "train.txt line 1: A/1.png is not below data.root (data)" in line
     assert not Path("out").exists()
 
 
@@ -200,8 +197,7 @@ def test_a_root_is_found_from_any_folder(splits, tmp_path, monkeypatch):
     write_config(root="data/x", classes=["a", "b"], labeled=folders)
     touch(Path("repository/data/x"), ["v.jpg v.png"])
     write_lines(Path("val.txt"), ["v.jpg v.png"])
-    code, _, err = splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out")
-    assert code == 0, err
+    splits("make", "--config", "c.yaml", "--labeled", "2", "--out", "out").output()
     assert all(image.startswith("..y/images/day/0") for image in drawn("out")["labeled"])
 
 
@@ -219,35 +215,34 @@ def test_make_refuses(splits):
         ("6", "6 images with a mask: --val takes 0, --labeled 6 of the other 6"),
         ("0", "--labeled 0 of the other 6; expected at least 1"),
     ):
-        code, _, line = splits(*argv[:-1], f"--labeled={labeled}")
-        assert code == 2 and message in line
-    assert "data/labels: no such folder" in splits(*argv, "2", "--masks", "labels")[2]
+        assert message in splits(*argv[:-1], f"--labeled={labeled}").mistake()
+    assert "data/labels: no such folder" in splits(*argv, "2", "--masks", "labels").mistake()
     Image.new("L", (4, 4)).save("data/other.png")
-    line = splits(*argv, "2", "--masks", "*.png")[2]
+    line = splits(*argv, "2", "--masks", "*.png").mistake()
     assert "no file in images has one of its name in *.png" in line
     assert not Path("out").exists()
 
     for val in (6, 7):
         _, _, line = splits(*argv, "1", "--val", val)
         assert f"--val takes {val}, --labeled 1 of the other 0" in line
-    assert splits(*argv, "2")[0] == 0
+    splits(*argv, "2").output()
     before = tree(Path("out"))
-    code, _, line = splits(*argv, "3")
-    assert code == 2 and "out/labeled.txt: exists with other lines (found 2 entries" in line
+    line = splits(*argv, "3").mistake()
+    assert "out/labeled.txt: exists with other lines (found 2 entries" in line
     assert tree(Path("out")) == before and "already there" in splits(*argv, "1/3")[1]
     Path("data/images/day/000.png").touch()
-    assert "images/day/000.png: has the same name as 000.jpg" in splits(*argv, "2")[2]
+    assert "images/day/000.png: has the same name as 000.jpg" in splits(*argv, "2").mistake()
 
 
 def test_patterns_pair_files(splits):
     touch(Path("data"), [f"cam/{c}/{c}_image.{e} gt/{c}/{c}_ids.png"
                          for c in "abc" for e in ("jpg", "txt")])  # fmt: skip
     argv = ["--images", "cam/*_image.jpg", "--masks", "gt/*_ids.png", "--labeled", "2"]
-    assert splits("make", "--root", "data", *argv, "--out", "out")[0] == 0
-    code, _, line = splits("make", *argv, "--out", "out")
-    assert code == 2 and "one of the arguments --config --root --list is required" in line
-    code, _, line = splits("make", "--root", "data", *argv, "--out", "out", "--set", "epochs=3")
-    assert code == 2 and "make: --set needs --config" in line
+    splits("make", "--root", "data", *argv, "--out", "out").output()
+    line = splits("make", *argv, "--out", "out").mistake()
+    assert "one of the arguments --config --root --list is required" in line
+    line = splits("make", "--root", "data", *argv, "--out", "out", "--set", "epochs=3").mistake()
+    assert "make: --set needs --config" in line
     lines = [line for text in tree(Path("out")).values() for line in text.splitlines()]
     assert sorted(lines) == [f"cam/{c}/{c}_image.jpg gt/{c}/{c}_ids.png" for c in "abc"]
 
@@ -259,12 +254,12 @@ def test_masks_among_the_images_are_not_unlabelled_images(images, masks, lines, 
     wanted = [lines.format(c) for c in "abc"]
     touch(Path("data"), wanted)
     argv = ["--images", images, "--masks", masks, "--labeled", "2", "--out", "out"]
-    assert splits("make", "--root", "data", *argv)[0] == 0
+    splits("make", "--root", "data", *argv).output()
     found = [line for text in tree(Path("out")).values() for line in text.splitlines()]
     assert sorted(found) == wanted
     argv[1] = masks
-    code, _, line = splits("make", "--root", "data", *argv)
-    assert code == 2 and f"no file in {masks} has one of its name in {masks}" in line
+    line = splits("make", "--root", "data", *argv).mistake()
+    assert f"no file in {masks} has one of its name in {masks}" in line
 
 
 def test_lists_are_written_whole_or_not_at_all(tmp_path):
@@ -283,8 +278,7 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
 ])  # fmt: skip
 def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
     more = [*more, "--set", "epochs=3", "data.mean=[1, 2e-1, .5]"]
-    code, out, err = splits(*config, "--folds", "3", "--out", "folds", *more)
-    assert code == 0, err
+    splits(*config, "--folds", "3", "--out", "folds", *more).output()
     pool = {s.image for s in read_split_file(Path("train.txt"), masks=True).samples}
     pool |= {s.image for s in read_split_file(Path("val.txt"), masks=True).samples}
     folds = [drawn(f"folds/fold_{number}") for number in (1, 2, 3)]
@@ -296,7 +290,7 @@ def test_folds_are_disjoint_and_cover_the_labelled_images(more, splits, config):
         assert {*lists["val"], *lists["labeled"]} <= pool
         assert ("unlabeled" in lists) == ("--labeled" in more)
     # Equal split files are kept; other folds are refused.
-    assert splits(*config, "--folds", "3", "--out", "folds", *more)[0] == 0
+    splits(*config, "--folds", "3", "--out", "folds", *more).output()
     assert splits(*config, "--folds", "4", "--out", "folds", *more)[0] == 2
 
     path = Path("folds/sweep.yaml")
@@ -335,5 +329,5 @@ def test_stratified_folds_spread_every_class():
     (["--labeled", "3", "--set", "data.labeled=null"], "--set data.labeled=FILE; or draw from --"),
 ])  # fmt: skip
 def test_impossible_folds(argv, words, splits, config):
-    code, _, err = splits(*config, "--out", "folds", *argv)
-    assert code == 2 and words in err and not [*Path().glob("*/fold_1"), *Path().glob("folds")]
+    err = splits(*config, "--out", "folds", *argv).mistake()
+    assert words in err and not [*Path().glob("*/fold_1"), *Path().glob("folds")]

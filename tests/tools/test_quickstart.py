@@ -12,7 +12,7 @@ from PIL import Image
 from engine import command, dry_run
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_programs
 from tools import quickstart
 
 PYTHON = """#!/bin/sh
@@ -46,8 +46,7 @@ def test_quickstart(run, tmp_path, monkeypatch):
     monkeypatch.setattr(quickstart, "run_script", start)
     monkeypatch.setattr(quickstart, "generate", few)
     sets = ["--set", "epochs=1", "epoch_length=2", "data.workers=0"]
-    code, said, err = run(quickstart, "--save-path", "my runs", *sets)
-    assert code == 0, err
+    said = run(quickstart, "--save-path", "my runs", *sets).output()
     *_, table = said.partition("mIoU (best)")
     assert all(name in table for name in ("SupOnly", "FixMatch", "pictures.png", "next"))
     with Image.open("my runs/pictures.png") as pictures:
@@ -64,8 +63,7 @@ def test_scripts_are_found_from_any_folder(tmp_path):
                               capture_output=True, text=True)  # fmt: skip
         return done.stdout if done.returncode == 0 else (done.returncode, done.stderr)
 
-    (tmp_path / "python").write_text(PYTHON)
-    (tmp_path / "python").chmod(0o755)
+    write_programs(tmp_path, {"python": PYTHON})
     path = f"{tmp_path}:{os.environ['PATH']}"
     said = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
     assert said == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"

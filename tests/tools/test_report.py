@@ -26,8 +26,8 @@ from util.errors import UserError
 @pytest.fixture
 def page_of(run):
     def write(folder, *more):
-        code, out, err = run(report, folder, "--device", "cpu", *more)
-        assert code == 0 and out.endswith(f"written  {folder / 'report.html'}\n"), err
+        out = run(report, folder, "--device", "cpu", *more).output()
+        assert out.endswith(f"written  {folder / 'report.html'}\n")
         return (folder / "report.html").read_text()
 
     return write
@@ -61,8 +61,8 @@ def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
     with pytest.raises(UserError, match="--embedding: found 3 points .*, expected at least 4"):
         embedding(Run(trained), "model", torch.device("cpu"), limit=1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    code, _, err = run(report, trained, "--embedding")
-    assert code == 2 and "needs scikit-learn. Fix: pip install -r" in err
+    err = run(report, trained, "--embedding").mistake()
+    assert "needs scikit-learn. Fix: pip install -r" in err
 
 
 def test_class_means_are_those_of_the_last_convolutions_input(trained):
@@ -135,7 +135,6 @@ def judged(folder, shown):
 
 
 def test_best_and_worst_are_in_order_and_add_up(trained):
-    """Pictures of images of different shapes are padded to the same size."""
     found, best, worst = judged(trained, shown=2)
     assert len(found.samples) == 3 and len(best) == 2 and len(worst) == 1
     assert best[0][1] >= best[1][1] >= worst[0][1]
@@ -148,7 +147,6 @@ def test_best_and_worst_are_in_order_and_add_up(trained):
 
 @pytest.mark.parametrize("shown", [1, 2, 9])
 def test_no_image_is_both_best_and_worst(shown, trained, monkeypatch):
-    """Show no image twice, even if all images have the same score."""
     monkeypatch.setattr(evaluation_files, "image_miou", lambda *_: 0.5)
     _, best, worst = judged(trained, shown)
     indices = [index for index, _ in best + worst]
@@ -180,7 +178,7 @@ def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
     for name, scores in (("half", [10.0]), ("none", [])):
         command = ["--force"] if scores else []
         fake_run(tmp_path / name, toy, scores, epochs=2, command=command, starts=2)
-        assert run(report, tmp_path / name, "--out", tmp_path / f"{name}.html")[0] == 0
+        run(report, tmp_path / name, "--out", tmp_path / f"{name}.html").output()
     page = (tmp_path / "half.html").read_text()
     assert "Unfinished: epoch 1 of 2" in page and "The run was resumed with --force" in page
     page = (tmp_path / "none.html").read_text()

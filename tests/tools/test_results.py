@@ -47,8 +47,7 @@ def rows(run):
     """Return the rows and remarks of runs, read from JSON."""
 
     def read(*argv):
-        code, out, err = run(results, *argv, "--format", "json")
-        assert code == 0, err
+        out = run(results, *argv, "--format", "json").output()
         found = json.loads(out)
         return found["rows"], found["remarks"]
 
@@ -231,8 +230,7 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     fake("stayed", [10, 50], method="SupOnly", seed=1)
     (fake("odd", [10, 20], seed=5) / "metrics.jsonl").write_text('{"epoch": 1}\n')
     (fake("cut", [10, 20], seed=6) / "metrics.jsonl").write_text('{"epoch":')
-    code, out, _ = run(results, fake.runs)
-    assert code == 0
+    out = run(results, fake.runs).output()
     for words in (
         "left out, unfinished: .*half .epoch 1 of 2, started 2 times",
         "left out, unfinished: .*none .epoch 0 of 2",
@@ -249,7 +247,6 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
 
 
 def test_classes_absent_from_a_fold_are_named(fake, rows):
-    """A class that a fold's masks and predictions lack counts 0 in its mIoU."""
     for name, scores, options in folds("a"):
         metrics = fake(name, [50 * scores[0], 10], **options) / "metrics.jsonl"
     (lines := json_lines(metrics))[0]["scores"]["model"].update(miou=50.0, miou_present=75.0)
@@ -417,8 +414,7 @@ def test_curves_are_drawn(fake, run, toy, tmp_path):
     fake("full", [60, 90], method="SupOnly", digest="all", labeled="all/labeled.txt",
          images={"labeled": 100, "unlabeled": 0})  # fmt: skip
     plots = tmp_path / "plots"
-    code, _, err = run(results, fake.runs, "--plot", plots)
-    assert code == 0, err
+    run(results, fake.runs, "--plot", plots).output()
     names = {path.stem for path in plots.iterdir()}
     classes = {name for name in names if name.startswith("classes_toy_")}
     assert names == {"learning", "labels"} | classes and len(list(plots.iterdir())) == 2 * len(
@@ -433,20 +429,17 @@ def test_curves_are_drawn(fake, run, toy, tmp_path):
 
 
 def test_runs_with_other_classes_are_drawn_apart(fake, run, toy, tmp_path):
-    """Classes in another order have another place in a figure."""
     fake("0", [10, 40])
     for name, order in (("1", [2, 0, 1]), ("2", [1, 0, 2])):
         classes = [toy.tree["data"]["classes"][index] for index in order]
         fake(name, [10, 40], method="SupOnly", settings={"data": toy.tree["data"] | {
             "classes": classes, "palette": None}})  # fmt: skip
-    code, _, err = run(results, fake.runs, "--plot", tmp_path / "plots")
-    assert code == 0, err
+    run(results, fake.runs, "--plot", tmp_path / "plots").output()
     assert len(list((tmp_path / "plots").glob("classes_*.png"))) == 3
 
 
 @pytest.mark.parametrize(("score", "expected"), [("miou", [25, 35, 45]), ("dice", [9, 7, 8])])
 def test_class_scores_of_the_best_epoch(score, expected, fake):
-    """Mean over seeds, of the epoch with the best mIoU or the best Dice."""
     fake("0", [10, 40, 30], dice=[9, 7, 8])
     fake("1", [30, 20, 10], seed=1, dice=[9, 7, 8])
     table = collect([str(fake.runs)], score).table.assign(name="UniMatch")
@@ -503,7 +496,6 @@ def test_pseudo_label_curves_by_class(count):
 
 
 def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):
-    """Read a finished and an unfinished run; hashes equal those of `tools.splits`."""
     train(FixMatch, toy.argv(tmp_path / "runs/0"))
     capsys.readouterr()
     assert "pseudo" not in run(results, tmp_path / "runs", "--format", "csv")[1]

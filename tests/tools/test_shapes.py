@@ -57,7 +57,6 @@ def test_masks_hold_every_class_and_the_ignored_border():
 
 
 def test_colour_tells_nothing_of_the_class():
-    """Mean colours of the classes differ by no more than their spread explains."""
     colours = {c: [] for c in range(1, len(CLASSES))}
     for index in range(100):
         image, mask = render_scene(np.random.default_rng([1, 0, index]), 64)

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, write_programs
 from tests.tools.test_scripts import ENVIRONMENT
 from util.interrupt import EXIT_CODE
 
@@ -33,12 +33,9 @@ SLURM_NODEID=0 "$@"; SLURM_NODEID=1 "$@"
 def sbatch(tmp_path, variables):
     """Start the script as a job of two nodes; further variables and programs by name."""
     stubs = tmp_path / "stubs"
-    stubs.mkdir()
 
     def start(*arguments, programs, **more):
-        for name, text in {"scontrol": SCONTROL, **programs}.items():
-            (stubs / name).write_text(text)
-            (stubs / name).chmod(0o755)
+        write_programs(stubs, {"scontrol": SCONTROL, **programs})
         environment = ENVIRONMENT | {k: str(v) for k, v in (variables | more).items()}
         environment["PATH"] = f"{stubs}:{environment['PATH']}"
         return subprocess.Popen(

@@ -17,7 +17,6 @@ from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
 from util.cli import run_script
 from util.config.loading import load_config
-from util.errors import duration
 from util.interrupt import EXIT_CODE
 from util.paths import find_path
 
@@ -191,12 +190,6 @@ def test_the_list_of_commands(capsys, monkeypatch):
     assert all(len(line) <= 80 and len(line.split()) > 4 for line in lines)
 
 
-def test_remaining_time_in_words():
-    texts = {9: "under a minute", 730: "12 min", 12000: "3 h 20 min", 7200: "2 h",
-             190800: "2 d 5 h"}  # fmt: skip
-    assert {seconds: duration(seconds) for seconds in texts} == texts
-
-
 def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     assert find_path(Path("configs/shapes.yaml")) == REPOSITORY / "configs/shapes.yaml"
@@ -217,7 +210,6 @@ def test_the_home_folder_in_configs(monkeypatch, tmp_path):
 
 
 def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():
-    """Stop when the reader ends, as in `python -m tools.sweep ... | head -1`."""
     command = "from util.cli import exit_with_one_line\nwith exit_with_one_line():\n"
     command += "    for i in range(10**5):\n        print(i)\nprint('still running')"
     process = subprocess.Popen(

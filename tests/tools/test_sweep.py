@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dataset.split_files import read_split_file, split_identity
-from tests.conftest import REPOSITORY, write_lines, write_sample
+from tests.conftest import REPOSITORY, write_lines, write_programs, write_sample
 from tests.fake_runs import fake_run
 from tests.tools.test_scripts import ENVIRONMENT
 from tests.tools.test_slurm import SCONTROL, SRUN, until_there
@@ -57,6 +57,15 @@ def identities(toy):
     }
 
 
+def finish(planned, toy, scores=(10, 20), folder=None, **more):
+    """Write the files of a run that is planned and has ended."""
+    folder = folder or planned.folder
+    more = {"identities": identities(toy), "seed": planned.seed} | more
+    fake_run(folder, toy, list(scores), method=method_of(planned.method).__name__, **more)
+    (folder / "config.yaml").write_text(dump_config(planned.load()))
+    return folder
+
+
 @pytest.fixture
 def spec(toy, tmp_path, monkeypatch):
     """Write a sweep file into the new working directory."""
@@ -80,10 +89,7 @@ def stub(spec, toy):
     path = spec(runs=[{"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}])
     for planned in plan(path):
         Path(f"{planned.method}.py").write_text(STUB)
-        ready = Path("ready") / planned.folder
-        fake_run(ready, toy, [10, 20 + planned.seed], method=method_of(planned.method).__name__,
-                 seed=planned.seed, identities=identities(toy))  # fmt: skip
-        (ready / "config.yaml").write_text(dump_config(planned.load()))
+        finish(planned, toy, [10, 20 + planned.seed], Path("ready") / planned.folder)
     Path("broken").mkdir()
     return path
 
@@ -187,13 +193,13 @@ def test_what_is_done_is_not_run_again_and_what_failed_stops_no_other(stub, run)
     Path("broken/1").unlink()
     before = {path: path.read_bytes() for path in Path("runs").glob("*/*/0/*")}
     assert before
-    code, out, _ = run(sweep, stub, "--devices", "cpu", "cpu")
-    assert code == 0 and out.count("started on cpu") == 2 and "FAILED" not in out
+    out = run(sweep, stub, "--devices", "cpu", "cpu").output()
+    assert out.count("started on cpu") == 2 and "FAILED" not in out
     assert before == {path: path.read_bytes() for path in before}
     console = Path("runs/toy/supervised/1/console.txt").read_text()
     assert console == "seed 1 on auto\nerror: out of luck\nseed 1 on cpu\n"
-    code, out, _ = run(sweep, stub)
-    assert code == 0 and "started" not in out and out.count("done: ") == 4
+    out = run(sweep, stub).output()
+    assert "started" not in out and out.count("done: ") == 4
     assert "20.5 ± 0.7" in out
 
 
@@ -205,8 +211,8 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
         return costs[method]
 
     monkeypatch.setattr(estimate, "step_cost", once)
-    code, out, _ = run(sweep, stub, "--dry-run")
-    assert code == 0 and out.count("to do") == 4 and not Path("runs").exists()
+    out = run(sweep, stub, "--dry-run").output()
+    assert out.count("to do") == 4 and not Path("runs").exists()
     assert "4 runs, 4 not done\n" in out and "their kind: 4 runs; GPU memory" in out
     for kind in ("supervised", "fixmatch"):
         assert re.search(rf"^{kind} .*toy.yaml\n  memory of a step +\d", out, re.M)
@@ -219,15 +225,14 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     assert "of their kind: 2 runs;" in out and out.count("memory of a step") == 1
     lines = toy.path("labeled").read_text()
     toy.path("labeled").write_text(lines.replace("l0", "u0"))
-    code, _, err = run(sweep, stub, "--dry-run")
-    assert code == 2 and "another config: data.labeled images (3 -> 3 other); move" in err
+    err = run(sweep, stub, "--dry-run").mistake()
+    assert "another config: data.labeled images (3 -> 3 other); move" in err
     toy.path("labeled").write_text(lines)
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")
     assert "unfinished, epoch 1 of 2" in out and "on one device for 2, by their" in out
     toy.path("unlabeled").unlink()
-    code, out, _ = run(sweep, stub, "--dry-run")
-    assert code == 0 and "unlabeled.txt: no such split file" in out
+    assert "unlabeled.txt: no such split file" in run(sweep, stub, "--dry-run").output()
 
 
 def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monkeypatch):
@@ -239,17 +244,14 @@ def test_the_time_of_the_rest_follows_its_number_of_labels(spec, toy, run, monke
     path = spec(lists="lists/{partition}", set={"epoch_length": None}, seeds=[0], runs=[part])
     few, many = plan(path)
     labeled = split_identity(read_split_file(few.lists / "labeled.txt", masks=True).samples)
-    fake_run(few.folder, toy, [10, 20], method="SupOnly", identities=identities(toy) | {
-        "labeled": labeled})  # fmt: skip
-    (few.folder / "config.yaml").write_text(dump_config(few.load()))
+    finish(few, toy, identities=identities(toy) | {"labeled": labeled})
     monkeypatch.setattr(estimate, "duration", lambda seconds: f"{seconds:.2f} s")
     code, out, err = run(sweep, path, "--dry-run")
     config = many.load()
     steps = config.epochs * 12 // (2 * config.batch_size)
     assert code == 0 and f"; {6 / 10 * steps:.2f} s on one device for 1" in out, (out, err)
     (many.lists / "labeled.txt").write_text("\n")
-    code, out, err = run(sweep, path, "--dry-run")
-    assert code == 0 and "many/labeled.txt: " in out, (out, err)
+    assert "many/labeled.txt: " in run(sweep, path, "--dry-run").output()
 
 
 def test_folds_of_a_sweep_are_one_kind_and_skipped_validations_count(spec, toy, run, monkeypatch):
@@ -264,11 +266,9 @@ def test_folds_of_a_sweep_are_one_kind_and_skipped_validations_count(spec, toy, 
     part = {"methods": ["supervised"], "configs": [str(toy.config)], "settings": folds}
     first, second = plan(path := spec(seeds=[0], runs=[part]))
     assert first.kind == second.kind and first.kind.endswith(" conf_thresh=0.5")
-    metrics = fake_run(first.folder, toy, [10, 20], method="SupOnly",
-                       identities=identities(toy)) / "metrics.jsonl"  # fmt: skip
+    metrics = finish(first, toy) / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace('"validation_seconds": 1.0', "", 1).replace(
         ", ,", ","))  # fmt: skip
-    (first.folder / "config.yaml").write_text(dump_config(first.load()))
     monkeypatch.setattr(estimate, "duration", lambda seconds: f"{seconds:.2f} s")
     code, out, err = run(sweep, path, "--dry-run")
     config = second.load()
@@ -297,8 +297,8 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
     code, out, err = run(sweep, stub, "--devices", "cpu", "cpu")
     assert code == 75 and out.count("stopped; the same command resumes it") == 2, err
     shutil.rmtree("slow")
-    code, out, _ = run(sweep, stub)
-    assert code == 0 and out.count("started on auto") == 4
+    out = run(sweep, stub).output()
+    assert out.count("started on auto") == 4
 
 
 def test_real_runs_from_any_folder(spec, run, mistake):
@@ -306,17 +306,16 @@ def test_real_runs_from_any_folder(spec, run, mistake):
     resolved = {"precision": "auto", "criterion.class_weights": "auto", "optimizer.scale_lr": True,
                 "optimizer.lr_batch": 4}  # fmt: skip
     path = spec(seeds=[3], set={"epochs": 1} | resolved)
-    code, out, _ = run(sweep, path, "--devices", "cpu")
-    assert code == 0 and "; under a minute\n" in out, out
+    assert "; under a minute\n" in run(sweep, path, "--devices", "cpu").output()
     runs, faults = find_runs(["runs"])
     assert not faults and [one.config.seed for one in runs] == [3]
     assert all(one.is_finished and one.method == "SupOnly" for one in runs)
     assert runs[0].config.optimizer.lr == 0.005 and runs[0].config.precision != "auto"
     (runs[0].path / "metrics.jsonl").unlink()  # which the resumed run writes again
-    code, out, err = run(sweep, path, "--devices", "cpu")
-    assert code == 0 and out.count("started on cpu") == 1, err
-    code, out, _ = run(sweep, path)
-    assert code == 0 and "started" not in out and "done: " in out
+    out = run(sweep, path, "--devices", "cpu").output()
+    assert out.count("started on cpu") == 1
+    out = run(sweep, path).output()
+    assert "started" not in out and "done: " in out
     for key, value, words in (
         ("optimizer.lr", 0.02, "lr (0.005 -> 0.01)"),
         ("criterion.class_weights", None, "class_weights ("),
@@ -335,12 +334,12 @@ def test_paths_of_split_files_are_compared_by_file(spec, toy, run, tmp_path):
     part = {"methods": ["fixmatch"], "configs": [str(toy.config)]}
     path = spec(lists="lists/{partition}", partitions=["few"], runs=[part], seeds=[0])
     (planned,) = plan(path)
-    fake_run(planned.folder, toy, [10, 20], method="FixMatch", identities=identities(toy))
+    finish(planned, toy)
     lists = {f"data.{kind}": str(tmp_path / file) for kind, file in planned.split_files.items()}
     config = load_config(planned.config, [f"{key}={file}" for key, file in lists.items()])
     (planned.folder / "config.yaml").write_text(dump_config(config))
-    code, out, err = run(sweep, path)
-    assert code == 0 and "started" not in out and "done: " in out, err
+    out = run(sweep, path).output()
+    assert "started" not in out and "done: " in out
 
 
 def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
@@ -352,8 +351,8 @@ def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *argv, env, **more: (
         seen.add(env["CUDA_VISIBLE_DEVICES"]) or popen(*argv, env=env, **more)
     ))  # fmt: skip
-    code, out, err = run(sweep, stub, "--devices", "0", "1")
-    assert code == 0 and "started on 1" in out and seen == {"3", "GPU-5"}, err
+    out = run(sweep, stub, "--devices", "0", "1").output()
+    assert "started on 1" in out and seen == {"3", "GPU-5"}
     assert run(sweep, stub, "--devices", "7")[0] == 0, "all runs are done"
 
 
@@ -367,13 +366,9 @@ echo Submitted batch job 7
 def programs(tmp_path, monkeypatch):
     """Make stubs of Slurm's programs; in a job, they print the command."""
     stubs = tmp_path / "stubs"
-    stubs.mkdir()
     python = "#!/bin/sh\nprintf '%s|' \"$@\"\n"
-    for name, text in {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL,
-                       "job/python": python}.items():  # fmt: skip
-        (stubs / name).parent.mkdir(exist_ok=True)
-        (stubs / name).write_text(text)
-        (stubs / name).chmod(0o755)
+    write_programs(stubs, {"sbatch": SBATCH, "srun": SRUN, "scontrol": SCONTROL,
+                           "job/python": python})  # fmt: skip
     monkeypatch.setenv("STUBS", str(stubs))
     monkeypatch.setenv("PATH", f"{stubs}:{os.environ['PATH']}")
     return stubs
@@ -384,11 +379,9 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
     part = {"methods": ["supervised", "fixmatch"], "configs": [str(toy.config)]}
     path = spec(save_path=str(runs), runs=[part], set={"conf_thresh": 0.5})
     planned = plan(path)
-    fake_run(planned[1].folder, toy, [10, 20], method="SupOnly", seed=1,
-             identities=identities(toy))  # fmt: skip
-    (planned[1].folder / "config.yaml").write_text(dump_config(planned[1].load()))
-    code, out, err = run(sweep, path, "--slurm", "--time", "1:00:00")
-    assert code == 0 and f"Submitted batch job 7 (3 runs, listed in {runs}/array-" in out, err
+    finish(planned[1], toy)
+    out = run(sweep, path, "--slurm", "--time", "1:00:00").output()
+    assert f"Submitted batch job 7 (3 runs, listed in {runs}/array-" in out
     file, arguments = (programs / "submitted").read_text().rstrip().split(" --array=")
     assert arguments.split() == ["1,3,4", "--time", "1:00:00", "tools/slurm_train.sh"]
     assert len(Path(file).read_text().splitlines()) == 4
