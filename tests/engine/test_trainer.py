@@ -2,18 +2,20 @@
 
 import copy
 import functools
+import io
 import sys
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.utils import counters
+from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import Measured, smaller_settings
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
-from engine.progress import Means, Progress
+from engine.progress import BAR, Means, Progress
 from model import acceleration
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -155,6 +157,16 @@ def test_seconds_of_a_resumed_epoch_count_all_of_its_steps():
     record = progress.summary(Means())
     assert record["step_seconds"] == pytest.approx(30, rel=0.01)
     assert record["seconds"] == pytest.approx(300, rel=0.01)
+
+
+def test_a_bar_shows_the_time_left_in_all_epochs():
+    progress = Progress(None, epoch=0, epochs=10, steps=10, done=2, legend=False)
+    progress._begin -= 60  # 30 s a step, 96 steps left
+    bar = tqdm(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
+    bar.n = 4
+    bar.set_postfix_str(progress._postfix(3, {"loss": 1.0, "x": 2.0, "long": 3.0, "s": 4.0}))
+    assert str(bar).endswith("| 4/10, 48 min left, loss 1.00 x 2.00 s 4.00")
+    assert len(str(bar)) <= 80
 
 
 @pytest.mark.parametrize(
