@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,14 +11,12 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dataset import tiff
+from dataset.tiff import SIDEWAYS, TIFF_SUFFIXES, tiff_header
 from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 # Pillow also logs what it raises, such as "More samples per pixel than can be decoded: 8".
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
@@ -52,18 +51,18 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     with reading(path):
         try:
             with open_image(path) as image:
-                orientation = _orientation_of(image)
+                orientation = orientation_of(image)
                 w, h = image.size
-                if image.format == "TIFF":  # its reader applies the orientation
-                    return (w, h), orientation
+                # The reader of TIFFs applies the orientation.
+                is_turned = orientation in SIDEWAYS and image.format != "TIFF"
+                return (h, w) if is_turned else (w, h), orientation
         except UnidentifiedImageError:
-            if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
+            if path.suffix.lower() not in TIFF_SUFFIXES:
                 raise
-            (w, h), orientation = tiff.tiff_header(path)
-    return (h, w) if orientation in SIDEWAYS else (w, h), orientation
+            return tiff_header(path)
 
 
-def _orientation_of(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
         # The method of the base class: PNG's would decode all pixels to find EXIF after them.
@@ -100,7 +99,8 @@ def reading(path: Path) -> Iterator[None]:
     Refuses other things than files, such as a named pipe: opening it could wait forever.
     """
     try:
-        if os.path.exists(path) and not (path.is_file() or path.is_dir()):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise UserError(f"{path}: not a regular file; expected an image")
         with warnings.catch_warnings():
             # Warnings about metadata; a file that Pillow cannot read raises an exception.

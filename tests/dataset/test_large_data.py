@@ -1,10 +1,15 @@
 """What grows with the number or the size of files: memory, opened files, questions to the disk."""
 
 import numpy as np
+import PIL.Image
+import pytest
 
+from dataset.bands import read_bands
 from dataset.mask_files import read_mask
 from dataset.mask_kinds import value_colours
+from tests.dataset.test_bands import data, values, write_tiff
 from tests.own_images import put, with_palette
+from util.errors import UserError
 
 
 def test_masks_share_their_colours(tmp_path):
@@ -17,3 +22,31 @@ def test_masks_share_their_colours(tmp_path):
     assert len({id(one) for one in colours}) == 3
     assert colours[0] == {value: value * 0x010101 for value in range(256)}
     assert colours[-1] == dict.fromkeys(range(256), 0x010101)
+
+
+def test_a_tiff_is_opened_twice_to_be_read(tmp_path, monkeypatch):
+    def counted(function):
+        def call(*args, **kwargs):
+            opened.append(args)
+            return function(*args, **kwargs)
+
+        return call
+
+    opened = []
+    tifffile = pytest.importorskip("tifffile")
+    array = values(8)
+    write_tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=[(274, 3, 1, 6, True)])
+    monkeypatch.setattr(tifffile, "TiffFile", counted(tifffile.TiffFile))
+    monkeypatch.setattr(PIL.Image, "open", counted(PIL.Image.open))
+    pixels, _ = read_bands(tmp_path / "a.tif", data(bands=[*range(1, 9)]))
+    assert np.array_equal(pixels, np.rot90(array, -1))
+    assert len(opened) == 2
+
+
+def test_the_size_in_a_refusal_is_that_of_the_turned_tiff(tmp_path):
+    for count in (2, 8):
+        array = np.zeros((1000, 1001, count), np.uint8)
+        turn = [(274, 3, 1, 6, True)]
+        write_tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=turn)
+        with pytest.raises(UserError, match="a.tif: 1000x1001 pixels, expected at most 1 mill"):
+            read_bands(tmp_path / "a.tif", data(bands=[1], max_megapixels=1))
