@@ -1,5 +1,7 @@
 """What grows with the number or the size of files: memory, opened files, questions to the disk."""
 
+import os
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from dataset.bands import read_bands
 from dataset.mask_files import read_mask
 from dataset.mask_kinds import value_colours
+from dataset.samples import Origin
+from dataset.split_files import scan_split_file
 from tests.dataset.test_bands import data, values, write_tiff
 from tests.own_images import put, with_palette
 from util.errors import UserError
@@ -50,3 +54,23 @@ def test_the_size_in_a_refusal_is_that_of_the_turned_tiff(tmp_path):
         write_tiff(tmp_path / "a.tif", array, planarconfig="contig", extratags=turn)
         with pytest.raises(UserError, match="a.tif: 1000x1001 pixels, expected at most 1 mill"):
             read_bands(tmp_path / "a.tif", data(bands=[1], max_megapixels=1))
+
+
+def test_names_with_accents_are_looked_up_in_one_listing(tmp_path, monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"asked for {path}")
+
+    folder = tmp_path / "\u00fcbung"
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"{number}.png").touch()
+    # Both forms of one name, which are two files on Linux.
+    for name in ("\u00e9.png", "e\u0301.png"):
+        (folder / name).touch()
+    names = [*(f"{number}.png" for number in range(100)), "\u00e9.png", "e\u0301.png"]
+    lines = [f"{folder.name}/{name} {folder.name}//{name}" for name in names]
+    (tmp_path / "list.txt").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.setattr(os.path, "exists", refuse)
+    samples, faults = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
+    assert not faults
+    assert [f"{sample.image} {sample.mask}" for sample in samples] == lines
