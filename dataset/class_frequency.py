@@ -3,6 +3,7 @@
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
+from dataset.image_files import decoding_threads
 from dataset.reader import Reader
 from dataset.split_files import Split
 from util.config.data import Data
@@ -32,6 +33,7 @@ def class_pixels(split: Split, data: Data) -> np.ndarray:
     reader = Reader(data)
     counts = thread_map(
         lambda sample: reader.image_and_mask(sample)[1].histogram(),
-        split.samples, desc="counting classes", disable=None, leave=False,
+        split.samples, max_workers=decoding_threads([s.image_file for s in split.samples]),
+        desc="counting classes", disable=None, leave=False,
     )  # fmt: skip
     return np.array(counts, np.int64).sum(0)[: len(data.classes)]

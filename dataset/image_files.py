@@ -4,7 +4,7 @@ import logging
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -23,6 +23,10 @@ logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_MEGAPIXELS = 179
 """Pillow's own limit; `data.max_megapixels` is another."""
+DECODED_MEGAPIXELS = 200
+"""Pixels that all threads of `decoding_threads` decode at once, about."""
+PROBED = 64
+"""Headers that it reads."""
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
@@ -90,6 +94,17 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
             "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
             "the file, or cut it into tiles"
         )
+
+
+def decoding_threads(files: Sequence[Path]) -> int:
+    """Return a number of threads to decode such files, few for large ones: a thread may need 2 GB
+    for 100 megapixels. Reads some headers; unreadable files are left out."""
+    largest = 1
+    for path in files[:: len(files) // PROBED + 1]:
+        with suppress(UserError):
+            width, height = image_size(path)
+            largest = max(largest, width * height)
+    return max(1, min(32, (os.cpu_count() or 1) + 4, DECODED_MEGAPIXELS * 10**6 // largest))
 
 
 @contextmanager

@@ -1,12 +1,15 @@
 """What grows with the number or the size of files: memory, opened files, questions to the disk."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 
+from dataset import image_files
 from dataset.bands import read_bands
+from dataset.image_files import decoding_threads
 from dataset.mask_files import read_mask
 from dataset.mask_kinds import value_colours
 from dataset.samples import Origin
@@ -26,6 +29,22 @@ def test_masks_share_their_colours(tmp_path):
     assert len({id(one) for one in colours}) == 3
     assert colours[0] == {value: value * 0x010101 for value in range(256)}
     assert colours[-1] == dict.fromkeys(range(256), 0x010101)
+
+
+@pytest.mark.parametrize("side, expected", [(100, 12), (4000, 12), (10_000, 2), (30_000, 1)])
+def test_few_threads_decode_large_images(side, expected, monkeypatch):
+    def size(path):
+        opened.append(path)
+        if path.stem == "1":
+            raise UserError("damaged")
+        return (side, side) if path.stem == "7" else (10, 10)
+
+    opened = []
+    monkeypatch.setattr(image_files, "image_size", size)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert decoding_threads([Path(f"{number}.png") for number in range(9)]) == expected
+    decoding_threads([Path("a.png")] * 1000)
+    assert decoding_threads([]) == 12 and len(opened) <= 9 + 64
 
 
 def test_a_tiff_is_opened_twice_to_be_read(tmp_path, monkeypatch):

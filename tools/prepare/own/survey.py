@@ -41,7 +41,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
         readers |= dict.fromkeys(sample.files(), inspect_image)
     readers |= {sample.mask: inspect_mask for sample in splits.masked() if sample.mask}
     found: dict[Path, Any] = dict(zip(readers, in_threads(
-        list(readers.items()), lambda item: item[1](item[0], args.max_megapixels), "files"
+        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files", [*readers]
     ), strict=True))  # fmt: skip
     faults = {s.image: _faults([found[file] for file in s.files()]) for s in splits.all()}
     bad = {image for image, errors in faults.items() if errors}
