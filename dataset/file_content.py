@@ -218,6 +218,15 @@ def stored_kind(path: Path) -> tuple[str, int]:
             return image.mode, {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
 
 
+def may_lack_data(path: Path) -> bool:
+    """Return whether `read_content` may find pixels without data in a file: in a TIFF, or by a
+    sidecar mask. Raises as it does for an unreadable header."""
+    if path.suffix.lower() in tiff.TIFF_SUFFIXES or os.path.isfile(f"{path}.msk"):
+        return True
+    with reading(path), open_image(path) as image:
+        return image.format == "TIFF"
+
+
 def is_deep_colour(image: Image.Image) -> bool:
     """Return whether a PNG has 16 bits and colour or alpha; Pillow reads 8 bits of these."""
     return image.format == "PNG" and image.mode in ("RGB", "RGBA") and "16" in _raw_mode(image)

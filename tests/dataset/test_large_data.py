@@ -7,15 +7,16 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from dataset import image_files
+from dataset import image_files, reader
 from dataset.bands import read_bands
+from dataset.class_frequency import class_pixels
 from dataset.image_files import decoding_threads
 from dataset.mask_files import read_mask
 from dataset.mask_kinds import value_colours
 from dataset.samples import Origin
-from dataset.split_files import scan_split_file
+from dataset.split_files import read_split_file, scan_split_file
 from tests.dataset.test_bands import data, values, write_tiff
-from tests.own_images import put, with_palette
+from tests.own_images import put, turned, with_palette
 from util.errors import UserError
 
 
@@ -93,3 +94,30 @@ def test_names_with_accents_are_looked_up_in_one_listing(tmp_path, monkeypatch):
     samples, faults = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
     assert not faults
     assert [f"{sample.image} {sample.mask}" for sample in samples] == lines
+
+
+def test_class_pixels_are_counted_without_the_images_that_have_data(tmp_path, monkeypatch):
+    def read(files, config):
+        decoded.extend(file.name for file in files)
+        return original(files, config)
+
+    decoded, original = [], reader.read_dates
+    shape = (5, 7)
+    for name in ("a.png", "b.jpg", "c.png", "d.tif", "e.png"):
+        put(np.full((*shape, 3), 9, np.uint8), tmp_path / name, exif=turned(6))
+        put(np.eye(7, 5, dtype=np.uint8), tmp_path / f"mask/{name}.png")
+    sidecar = np.full(shape, 255, np.uint8)
+    sidecar[0] = 0
+    put(sidecar, tmp_path / "c.png.msk", format="TIFF")
+    (tmp_path / "d.tif").rename(tmp_path / "d.png")
+    lines = [f"{name} mask/{name}.png" for name in ("a.png", "b.jpg", "c.png")]
+    lines += ["d.png mask/d.tif.png", "e.png mask/e.png.png"]
+    (tmp_path / "list.txt").write_text("\n".join(lines))
+    split = read_split_file(tmp_path / "list.txt", masks=True)
+    samples = [s._replace(origin=Origin(s.origin.path, tmp_path)) for s in split.samples]
+    images = reader.Reader(data())
+    expected = sum(np.array(images.image_and_mask(s)[1].histogram()) for s in samples)
+    monkeypatch.setattr(reader, "read_dates", read)
+    found = class_pixels(split._replace(samples=samples), data())
+    assert found.tolist() == expected[:2].tolist() and sum(found) == 5 * 35 - 7
+    assert sorted(decoded) == ["c.png", "d.png"]
