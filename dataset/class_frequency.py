@@ -3,7 +3,10 @@
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
+from dataset.file_content import may_lack_data
+from dataset.image_files import decoding_threads
 from dataset.reader import Reader
+from dataset.samples import Sample
 from dataset.split_files import Split
 from util.config.data import Data
 
@@ -27,11 +30,18 @@ def inverse_weights(pixels: np.ndarray) -> tuple[float, ...]:
 def class_pixels(split: Split, data: Data) -> np.ndarray:
     """Count the labelled pixels of each class in a split, `[C]`, where the images have data.
 
-    Raises `UserError` as `Reader.image_and_mask` does.
+    Raises `UserError` for faulty masks, and for faulty images that may lack data.
     """
     reader = Reader(data)
+
+    def histogram(sample: Sample) -> list[int]:
+        if any(map(may_lack_data, sample.image_files)):
+            return reader.image_and_mask(sample)[1].histogram()
+        return reader.mask(sample).histogram()
+
+    threads = decoding_threads([sample.image_file for sample in split.samples])
     counts = thread_map(
-        lambda sample: reader.image_and_mask(sample)[1].histogram(),
-        split.samples, desc="counting classes", disable=None, leave=False,
+        histogram, split.samples, max_workers=threads,
+        desc="counting classes", disable=None, leave=False,
     )  # fmt: skip
     return np.array(counts, np.int64).sum(0)[: len(data.classes)]

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,10 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from dataset import tiff
 from dataset.image_files import (
     MAX_MEGAPIXELS,
-    SIDEWAYS,
     decode,
     exif_orientation,
-    image_size,
     open_image,
+    orientation_of,
     reading,
     refuse_large,
 )
@@ -103,16 +103,17 @@ def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
         return _read_tiff(path, max_megapixels, numbers)
     with image:
         if numbers and image.format == "TIFF":
+            refuse_large(path, image.size, max_megapixels)
             return _read_tiff(path, max_megapixels, numbers)
         return _decode(image, path, max_megapixels)
 
 
 def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
     """Read the stored values of a TIFF."""
-    refuse_large(path, image_size(path), max_megapixels)
-    values, alpha, nodata, masks = tiff.read_tiff(path, may_have_pages=bool(numbers))
+    values, alpha, nodata, masks, orientation = tiff.read_tiff(
+        path, bool(numbers), partial(refuse_large, path, max_megapixels=max_megapixels)
+    )
     alpha = [band for band in alpha if band + 1 not in numbers]
-    orientation = exif_orientation(path)
     values = _oriented(values, orientation)
     masks = [_oriented(mask, orientation) for mask in masks]
     content = Content(values) if numbers else _without_alpha(values, alpha)
@@ -127,7 +128,7 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     if is_deep_colour(image):
         values = _read_deep_png(path)
         alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []
-        return _without_alpha(_oriented(values, exif_orientation(path)), alpha)
+        return _without_alpha(_oriented(values, orientation_of(image)), alpha)
     bits = _grey_bits(image)
     is_lossy = _is_lossy(image, path)
     if image.format != "TIFF":
@@ -135,7 +136,7 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
     masks = []
     if has_pages(image):
-        orientation = exif_orientation(path)
+        orientation = orientation_of(image)
         masks = [_oriented(mask, orientation) for mask in tiff.mask_pages(path)]
     pixels = decode(image)
     if "A" in pixels.getbands():
@@ -215,6 +216,15 @@ def stored_kind(path: Path) -> tuple[str, int]:
             if found := re.search(r"\b[A-Z]+;(\d+)", f"{image.mode} {_raw_mode(image)}"):
                 return image.mode, int(found[1])
             return image.mode, {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
+
+
+def may_lack_data(path: Path) -> bool:
+    """Return whether `read_content` may find pixels without data in a file: in a TIFF, or by a
+    sidecar mask. Raises as it does for an unreadable header."""
+    if path.suffix.lower() in tiff.TIFF_SUFFIXES or os.path.isfile(f"{path}.msk"):
+        return True
+    with reading(path), open_image(path) as image:
+        return image.format == "TIFF"
 
 
 def is_deep_colour(image: Image.Image) -> bool:
@@ -297,6 +307,6 @@ def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
 
 def _oriented(values: np.ndarray, orientation: int) -> np.ndarray:
     """Turn and mirror stored values as their EXIF orientation says."""
-    values = values.swapaxes(0, 1) if orientation in SIDEWAYS else values
+    values = values.swapaxes(0, 1) if orientation in tiff.SIDEWAYS else values
     values = values[:, ::-1] if orientation in (2, 3, 6, 7) else values
     return np.ascontiguousarray(values[::-1] if orientation in (3, 4, 7, 8) else values)

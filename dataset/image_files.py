@@ -2,28 +2,31 @@
 
 import logging
 import os
+import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dataset import tiff
+from dataset.tiff import SIDEWAYS, TIFF_SUFFIXES, tiff_header
 from util.errors import UserError, reason
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that swap width and height."""
 
 # Pillow also logs what it raises, such as "More samples per pixel than can be decoded: 8".
 logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 MAX_MEGAPIXELS = 179
 """Pillow's own limit; `data.max_megapixels` is another."""
+DECODED_MEGAPIXELS = 200
+"""Pixels that all threads of `decoding_threads` decode at once, about."""
+PROBED = 64
+"""Headers that it reads."""
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
@@ -52,18 +55,18 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
     with reading(path):
         try:
             with open_image(path) as image:
-                orientation = _orientation_of(image)
+                orientation = orientation_of(image)
                 w, h = image.size
-                if image.format == "TIFF":  # its reader applies the orientation
-                    return (w, h), orientation
+                # The reader of TIFFs applies the orientation.
+                is_turned = orientation in SIDEWAYS and image.format != "TIFF"
+                return (h, w) if is_turned else (w, h), orientation
         except UnidentifiedImageError:
-            if path.suffix.lower() not in tiff.TIFF_SUFFIXES:
+            if path.suffix.lower() not in TIFF_SUFFIXES:
                 raise
-            (w, h), orientation = tiff.tiff_header(path)
-    return (h, w) if orientation in SIDEWAYS else (w, h), orientation
+            return tiff_header(path)
 
 
-def _orientation_of(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """Return the EXIF orientation of an opened file; 1 where its EXIF is damaged."""
     try:
         # The method of the base class: PNG's would decode all pixels to find EXIF after them.
@@ -93,6 +96,17 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
         )
 
 
+def decoding_threads(files: Sequence[Path]) -> int:
+    """Return a number of threads to decode such files, few for large ones: a thread may need 2 GB
+    for 100 megapixels. Reads some headers; unreadable files are left out."""
+    largest = 1
+    for path in files[:: len(files) // PROBED + 1]:
+        with suppress(UserError):
+            width, height = image_size(path)
+            largest = max(largest, width * height)
+    return max(1, min(32, (os.cpu_count() or 1) + 4, DECODED_MEGAPIXELS * 10**6 // largest))
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn the errors of a reader into a `UserError` for a missing or damaged file.
@@ -100,7 +114,8 @@ def reading(path: Path) -> Iterator[None]:
     Refuses other things than files, such as a named pipe: opening it could wait forever.
     """
     try:
-        if os.path.exists(path) and not (path.is_file() or path.is_dir()):
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise UserError(f"{path}: not a regular file; expected an image")
         with warnings.catch_warnings():
             # Warnings about metadata; a file that Pillow cannot read raises an exception.

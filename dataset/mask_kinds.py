@@ -1,6 +1,7 @@
 """Agreement of values or colours across masks of several kinds (1 bit, palettes, 8 bits)."""
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,18 +35,23 @@ def mask_kind(mask: Content) -> str:
 
 
 def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
-    """Return the displayed colours of the values of a mask of one channel.
+    """Return the displayed colours of the values of a mask of one channel; masks may share them.
 
     Empty for values of 16 bits that are neither grey values of 8 bits nor these times 257.
     """
     if isinstance(mask.pixels, Image.Image) and mask.mode == "P":
-        return dict(enumerate(palette_codes(mask.pixels).tolist()))
+        return _by_value(tuple(palette_codes(mask.pixels).tolist()))
     if is_deep_mask(mask):
         held = np.array([*values], np.int64)
         step = 257 if held.max(initial=0) > 255 else 1
         return {} if (held % step).any() else {v: v // step * GREY_STEP for v in held.tolist()}
     step = 255 // (2**mask.bits - 1) * GREY_STEP
-    return {value: value * step for value in range(2**mask.bits)}
+    return _by_value(tuple(range(0, 2**mask.bits * step, step)))
+
+
+@lru_cache
+def _by_value(colours: tuple[int, ...]) -> dict[int, int]:
+    return dict(enumerate(colours))
 
 
 def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:

@@ -98,24 +98,29 @@ def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sampl
     """Return a sample with accents encoded as in its file names (macOS stores NFD)."""
 
     def stored(path: str | None) -> str | None:
-        if path is None or os.path.exists(sample.origin.root / path):
-            return path
-        folder = Path()
-        for part in Path(path).parts:
-            known = names(sample.origin.root / folder)
-            folder /= known.get(unicodedata.normalize("NFC", part), part)
-        return folder.as_posix()
+        parts = [] if path is None else path.split("/")
+        for depth, part in enumerate(parts):
+            if not part.isascii():
+                known = names(sample.origin.root / "/".join(parts[:depth]))
+                parts[depth] = known.get(part) or known.get(_nfc(part), part)
+        return "/".join(parts) or None
 
     image = stored(sample.image) or sample.image
     return sample._replace(image=image, mask=stored(sample.mask), second=stored(sample.second))
 
 
 def _names_by_form(folder: Path) -> dict[str, str]:
-    """Return the names in a folder by their NFC form; none for an unreadable folder."""
+    """Return the names in a folder by themselves and, unless that is another name, by their NFC
+    form; none for an unreadable folder."""
     try:
-        return {unicodedata.normalize("NFC", name): name for name in os.listdir(folder)}
+        names = os.listdir(folder)
     except OSError:
         return {}
+    return {_nfc(name): name for name in names} | {name: name for name in names}
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def no_such_split_file(path: Path) -> UserError:

@@ -1,7 +1,7 @@
 """TIFFs of any depth and number of bands, by tifffile, which is optional."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
 """Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
 FLAT_AXES = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 NODATA = 42113
 """GDAL's tag: the value of pixels without data, as text."""
 MASK_PAGE = 4
@@ -44,23 +46,30 @@ class Stored(NamedTuple):
     """GDAL's tag; "" without it."""
     masks: list[np.ndarray]
     """`[H, W]` each, 0 without data."""
+    orientation: int
+    """Of EXIF, not applied."""
 
 
-def read_tiff(path: Path, may_have_pages: bool) -> Stored:
+def read_tiff(
+    path: Path, may_have_pages: bool, check_size: Callable[[tuple[int, int]], None]
+) -> Stored:
     """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
-    Raises `UserError` without tifffile, for a volume and for several images; for a damaged file the
+    Calls `check_size` with (width, height) as shown before it decodes. Raises `UserError` as it
+    does, without tifffile, for a volume and for several images; for a damaged file the
     errors of tifffile.
     """
     with _opened(path) as file:
         series = _series(file, path)
+        size, orientation = _size_and_orientation(series, path)
+        check_size(size)
         count = number_of_images(map(_kind, series.pages))
         if count > 1 and not may_have_pages:
             raise several(path, count)
         values = _decoded(series, path).transpose(_flat_axes(series, path))
         masks = _mask_pages(file, values.shape[:2], path)
         nodata = series.keyframe.tags.valueof(NODATA, "")
-        return Stored(values, _alpha(series, path), str(nodata), masks)
+        return Stored(values, _alpha(series, path), str(nodata), masks, orientation)
 
 
 def mask_pages(path: Path) -> list[np.ndarray]:
@@ -143,11 +152,15 @@ def several(path: Path, count: int) -> UserError:
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
-    """Return the stored (width, height) and the EXIF orientation; raises as `read_tiff` does."""
+    """Return (width, height) as shown, and EXIF orientation; raises as `read_tiff` does."""
     with _opened(path) as file:
-        series = _series(file, path)
-        height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
-        return (width, height), int(series.keyframe.tags.valueof("Orientation", 1))
+        return _size_and_orientation(_series(file, path), path)
+
+
+def _size_and_orientation(series: Any, path: Path) -> tuple[tuple[int, int], int]:
+    height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
+    orientation = int(series.keyframe.tags.valueof("Orientation", 1))
+    return (height, width) if orientation in SIDEWAYS else (width, height), orientation
 
 
 def tiff_kind(path: Path) -> tuple[str, int]:

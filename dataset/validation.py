@@ -13,7 +13,7 @@ from tqdm.contrib.concurrent import thread_map
 from dataset.bands import is_grey
 from dataset.file_content import stored_kind
 from dataset.folders import read_samples
-from dataset.image_files import image_size, missing_file_hint, size_mismatch
+from dataset.image_files import decoding_threads, image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
@@ -135,12 +135,15 @@ def check_contents(
     samples = split.samples
     reader = Reader(data)
     decoded = _evenly_spaced(samples, data.check_samples)
+    threads = decoding_threads([sample.image_file for sample in decoded])
     if data.pair is not None or (samples and samples[0].mask is not None):
         _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
-        _each(reader.image, decoded)
-    elif pixels := _each(lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded):
-        _refuse_disagreement([sample.mask_file for sample in decoded], reader)
+        _each(reader.image, decoded, threads)
+    elif pixels := _each(
+        lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, threads
+    ):
+        _refuse_disagreement([sample.mask_file for sample in decoded], reader, threads)
         _check_classes(np.sum(pixels, axis=0), len(decoded), split, data, warn)
         showing = (np.array(pixels) > 0).sum(0) if len(decoded) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
@@ -169,7 +172,7 @@ def _headers_agree(sample: Sample) -> None:
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
-def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
+def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) -> None:
     """Raise `UserError` for masks of several kinds or palettes whose values disagree."""
     kinds = {stored_kind(path) for path in files}
     if reader.labels.in_colour or (len(kinds) < 2 and "P" not in {mode for mode, _ in kinds}):
@@ -180,7 +183,7 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
         codes = np.unique(reader.labels.codes(mask, path))
         return mask_format(mask, codes[codes < CLEAR].tolist(), path, reader.labels)
 
-    if text := disagreement(thread_map(format_of, files, disable=True)):
+    if text := disagreement(thread_map(format_of, files, max_workers=threads, disable=True)):
         raise UserError(text)
 
 
@@ -223,7 +226,9 @@ def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) ->
     )
 
 
-def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
+def _each(
+    check: Callable[[Sample], R], samples: Sequence[Sample], threads: int | None = None
+) -> list[R]:
     """Return the results of a check, run in threads; raises `UserError` as `raise_first`."""
 
     def located(sample: Sample) -> R | Fault:
@@ -232,7 +237,9 @@ def _each(check: Callable[[Sample], R], samples: Sequence[Sample]) -> list[R]:
         except UserError as error:
             return Fault(sample.origin, sample.line, str(error))
 
-    checked = thread_map(located, samples, desc="checking files", disable=None, leave=False)
+    checked = thread_map(
+        located, samples, max_workers=threads, desc="checking files", disable=None, leave=False
+    )
     raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]
 

@@ -44,7 +44,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     logger.info(
         "epoch %d/%d %s (%s): %s %.2f%s\n%s",
         epoch, config.epochs, name, mode, trainer.score_title, score, best_so_far,
-        score_table(scores, config.data.classes),
+        score_table(scores, config.data.classes, is_short=True),
     )  # fmt: skip
     record = {"mode": mode, **score_record(scores)}
     values = tracker_values(name, record, config.data.classes)

@@ -17,9 +17,13 @@ from util import distributed
 from util.config.schema import Config, Evaluation
 from util.config.types import IGNORE
 from util.errors import UserError, counted
+from util.plotting import MANY
 from util.tables import text_table
 
 Array = TypeVar("Array", Tensor, np.ndarray)
+
+LOWEST = 5
+"""Classes that a short table of scores shows."""
 
 
 class Watcher(Protocol):
@@ -255,20 +259,32 @@ def score_record(scores: Scores) -> dict[str, Any]:
 
 
 def score_table(
-    scores: Scores, classes: list[str], more: Mapping[str, Tensor] | None = None
+    scores: Scores,
+    classes: list[str],
+    more: Mapping[str, Tensor] | None = None,
+    is_short: bool = False,
 ) -> str:
     """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
-    as text; with `more`, also a 95 % interval of each IoU."""
+    as text; with `more`, also a 95 % interval of each IoU.
+
+    `is_short`: of more than `MANY` classes, show the present ones with the lowest IoU.
+    """
     columns = scores.by_class | dict(more or {})
     intervals = scores.intervals
     class_intervals = intervals.iou if intervals and more is not None else []
     heads = ["95 % interval"] if class_intervals else []
     rows = [["", *columns, *heads]] if len(columns) > 1 else []
-    for index, name in enumerate(classes):
+    shown: Sequence[int] = range(len(classes))
+    if is_short and len(classes) > MANY:
+        present = (~scores.absent).nonzero().flatten()
+        shown = present[scores.iou[present].argsort(stable=True)[:LOWEST]].tolist()
+    for index in shown:
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
         if class_intervals:
             cells.append("{:.1f} to {:.1f}".format(*class_intervals[index]))
-        rows.append([name, *cells, "(absent)" if scores.absent[index] else ""])
+        rows.append([classes[index], *cells, "(absent)" if scores.absent[index] else ""])
+    if hidden := len(classes) - len(shown):
+        rows.append(["...", *[""] * len(columns), f"{hidden} more in metrics.jsonl"])
     rows.append(["mIoU", f"{scores.miou:.2f}"])
     if scores.absent.any():
         rows.append(["mIoU of classes present", f"{scores.miou_present:.2f}"])

@@ -35,7 +35,7 @@ STYLE: Any = {
     "text.parse_math": False,  # a class may be called $
 }
 MANY = 25
-"""With more rows than this, cells of a matrix are too small for numbers."""
+"""With more rows than this, cells of a matrix are too small for numbers, and a log is too long."""
 DPI = 100
 
 P = ParamSpec("P")

@@ -249,6 +249,24 @@ def test_tables_name_absent_classes_and_dice():
     assert lines[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
 
 
+def test_the_log_of_a_training_shows_few_of_many_classes():
+    """Class 3 has false positives; class 25 is absent."""
+    hit = torch.arange(10, 36)
+    hit[25] = 0
+    confusion = torch.diag(hit).index_fill(1, torch.tensor([3]), 9)
+    confusion[25] = 0
+    scores = Scores(confusion, torch.rand(26))
+    names = [f"class {number}" for number in range(26)]
+    *classes, rest, miou, _present, _accuracy, _dice = score_table(
+        scores, names, is_short=True
+    ).splitlines()
+    assert [line.split()[1] for line in classes[1:]] == ["3", "0", "1", "2", "4"]
+    assert rest.split() == ["...", "21", "more", "in", "metrics.jsonl"] and "mIoU" in miou
+    assert len(score_table(scores, names).splitlines()) == 1 + 26 + 4
+    few = Scores(torch.eye(25, dtype=torch.int64))
+    assert score_table(few, names[:25], is_short=True) == score_table(few, names[:25])
+
+
 def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_path):
     images = ["p1_01.png", "p1_02.png", "p2_01.png"]
     assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]

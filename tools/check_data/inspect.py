@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
-from dataset.image_files import is_in_stored_orientation, size_mismatch
+from dataset.image_files import decoding_threads, is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_dates, size_of
@@ -116,7 +116,8 @@ def inspect(config: Config) -> list[CheckedSplit]:
         if (source := getattr(data, kind)) is not None
     ]
     total = sum(len(split.listed.samples) for split in splits)
-    with ThreadPoolExecutor() as pool, tqdm(total=total, disable=None) as bar:
+    threads = decoding_threads([s.image_file for split in splits for s in split.listed.samples])
+    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, disable=None) as bar:
         for split in splits:
             bar.set_description(split.kind)
             crop = config.crop_size if split.kind == "labeled" else None

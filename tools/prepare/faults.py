@@ -1,18 +1,25 @@
 """Faults of many files: all are found before the first one ends the command."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from tqdm.contrib.concurrent import thread_map
 
+from dataset.image_files import decoding_threads
 from util.errors import UserError
 
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R | UserError]:
-    """Call a function for each item, with a progress bar; a `UserError` is a result, too."""
+def in_threads(
+    items: Sequence[T], do: Callable[[T], R], title: str, files: Sequence[Path]
+) -> list[R | UserError]:
+    """Call a function for each item, with a progress bar; a `UserError` is a result, too.
+
+    `files`: images as large as those that the function reads or draws.
+    """
 
     def found(item: T) -> R | UserError:
         try:
@@ -20,7 +27,8 @@ def in_threads(items: Sequence[T], do: Callable[[T], R], title: str) -> list[R |
         except UserError as error:
             return error
 
-    return thread_map(found, items, desc=title, disable=None, leave=False)
+    threads = decoding_threads(files)
+    return thread_map(found, items, max_workers=threads, desc=title, disable=None, leave=False)
 
 
 def results_or_raise(found: Sequence[R | UserError]) -> list[R]:

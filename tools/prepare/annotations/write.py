@@ -84,7 +84,9 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     tasks = _tasks({key: p for key, p in found.items() if key not in without_objects}, images)
     if not tasks:
         raise UserError(f"--annotations {args.annotations}: {annotations.format} without objects")
-    used = results_or_raise(in_threads([task.picture for task in tasks], labels_of, "labels"))
+    used = results_or_raise(in_threads(
+        [task.picture for task in tasks], labels_of, "labels", [task.image for task in tasks]
+    ))  # fmt: skip
     table = class_table(annotations, used, args.unannotated)
     totals = _draw_all(tasks, table, folder)
     lines = report(annotations, table, totals, len(tasks))
@@ -139,7 +141,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
     try:
         partial_folder.mkdir(parents=True)
         one = partial(_draw_one, table=table, folder=partial_folder)
-        results = results_or_raise(in_threads(tasks, one, "masks"))
+        results = results_or_raise(in_threads(tasks, one, "masks", [t.image for t in tasks]))
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(

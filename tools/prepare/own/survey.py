@@ -48,7 +48,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     }
     readers |= {sample.mask: inspect_mask for sample in samples if sample.mask}
     contents = in_threads(
-        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files"
+        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files", [*readers]
     )
     found: dict[Path, Any] = dict(zip(readers, contents, strict=True))
     faults = {sample.image: _faults(sample, found) for sample in samples}
