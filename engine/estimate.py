@@ -100,13 +100,15 @@ def least_times(tflop: float, config: Config, steps: int) -> dict[str, str]:
 
 
 def fitting_gpus(needs: Needs, wanted: int) -> str:
-    """Return the sizes of GPUs that hold a step of `wanted` images, the `micro_batch` that smaller
-    ones need, and the sizes that are too small."""
+    """Return the least size of a GPU that holds a step of `wanted` images, the `micro_batch` that
+    smaller ones need, and the sizes that are too small."""
     cards: dict[int | None, list[str]] = {}
     for card, micro_batch in needs.per_forward.items():
         cards.setdefault(micro_batch, []).append(card)
     sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in cards.items()}
-    parts = [sizes.pop(wanted, "no GPU with this micro_batch")]
+    parts = ["no GPU with this micro_batch"]
+    if sizes.pop(wanted, None):
+        parts = [f"every GPU of at least {CARDS[cards[wanted][0]]} GiB"]
     too_small = sizes.pop(None, None)
     parts += [f"{sizes[fewer]} with micro_batch {fewer}" for fewer in reversed(sizes)]
     if too_small:
@@ -136,7 +138,7 @@ def describe_needs(
     wanted = config.micro_batch or method_class.images_per_step(config) // world
     return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + fact_lines(
         {
-            "fits on a GPU of": fitting_gpus(needs, wanted),
+            "fits on": fitting_gpus(needs, wanted),
             "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
             "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
         }
