@@ -29,8 +29,6 @@ MOST_CALLS = 5
 """Largest number of timed calls of a step, of a validation image, and of their loading."""
 MOST_SECONDS = 5.0
 """Seconds after which no further call is timed."""
-LONG = 2 * HOURS_PER_DAY
-"""Hours of a run above which the dry run offers smaller settings."""
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "deeplabv3plus": ({"backbone": "resnet18", "channels": 64, "pretrained": "hub"}, 193),
     "pspnet": ({"backbone": "resnet18", "pretrained": "hub"}, 193),
@@ -99,9 +97,9 @@ def dry_run(trainer: Trainer) -> None:
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
     }
     logger.info("dry run: %s\n%s", _verdict(measured.loss), fact_lines(facts))
-    if hours > LONG:
+    if hours > HOURS_PER_DAY:
         offers = smaller_settings(method_class, config, measured, steps, images)
-        logger.info("This run would take days. Smaller settings:\n%s", "\n".join(offers))
+        logger.info("This run would take more than a day. Smaller settings:\n%s", "\n".join(offers))
 
 
 def _verdict(loss: float) -> str:

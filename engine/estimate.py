@@ -27,6 +27,8 @@ RATES = {
 """TFLOP per second without sparsity, by their makers (16 bits: summed in float32)."""
 UTILISATION = 0.35
 """Assumed share of these rates in training."""
+LEAST_SECONDS = 0.01
+"""Arithmetic of a step below which loading images and launching kernels dominate its time."""
 
 PROCESS = 2 * GIB
 """Assumed host memory of a process with torch and CUDA."""
@@ -91,14 +93,22 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
     return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}
 
 
+def least_times(tflop: float, config: Config, steps: int) -> dict[str, str]:
+    """Return the least time of `steps` by GPU, in words, where a step's arithmetic dominates."""
+    seconds = step_seconds(tflop, config).items()
+    return {card: duration(steps * s) for card, s in seconds if s >= LEAST_SECONDS}
+
+
 def fitting_gpus(needs: Needs, wanted: int) -> str:
-    """Return the sizes of GPUs that hold a step of `wanted` images, the `micro_batch` that smaller
-    ones need, and the sizes that are too small."""
+    """Return the least size of a GPU that holds a step of `wanted` images, the `micro_batch` that
+    smaller ones need, and the sizes that are too small."""
     cards: dict[int | None, list[str]] = {}
     for card, micro_batch in needs.per_forward.items():
         cards.setdefault(micro_batch, []).append(card)
     sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in cards.items()}
-    parts = [sizes.pop(wanted, "no GPU with this micro_batch")]
+    parts = ["no GPU with this micro_batch"]
+    if sizes.pop(wanted, None):
+        parts = [f"every GPU of at least {CARDS[cards[wanted][0]]} GiB"]
     too_small = sizes.pop(None, None)
     parts += [f"{sizes[fewer]} with micro_batch {fewer}" for fewer in reversed(sizes)]
     if too_small:
@@ -109,13 +119,14 @@ def fitting_gpus(needs: Needs, wanted: int) -> str:
 def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
     """Describe memory and arithmetic of a step, and the time of `steps`, titled `whole`."""
     kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in MEMORY_KINDS)
-    seconds = step_seconds(cost.tflop, config)
-    times = ", ".join(f"{card} {duration(steps * s)}" for card, s in seconds.items())
+    times = ", ".join(map(" ".join, least_times(cost.tflop, config, steps).items()))
+    least = f"at least (by arithmetic alone), at {UTILISATION:.0%} of the peak rate: {times}"
+    tiny = "not estimated: the arithmetic of a step takes under 10 ms on a GPU"
     return fact_lines(
         {
             "memory of a step": f"{cost.peak / GIB:.2f} GiB at its peak: {kinds}",
             "arithmetic of a step": f"{cost.tflop:.3g} TFLOP",
-            whole: f"at {UTILISATION:.0%} of the peak rate: {times}",
+            whole: least if times else tiny,
         }
     )
 
@@ -127,7 +138,7 @@ def describe_needs(
     wanted = config.micro_batch or method_class.images_per_step(config) // world
     return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + fact_lines(
         {
-            "fits on a GPU of": fitting_gpus(needs, wanted),
+            "fits on": fitting_gpus(needs, wanted),
             "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
             "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
         }

@@ -260,7 +260,7 @@ def wrap_words(*words: str, first: str = "", rest: str = "  ") -> str:
 
 
 def _pairs(means: dict[str, float], digits: int) -> list[str]:
-    return [f"{name} {value:.{digits}f}" for name, value in means.items()]
+    return [f"{name}={value:.{digits}f}" for name, value in means.items()]
 
 
 def _flags(scalars: dict[str, Tensor]) -> Tensor:

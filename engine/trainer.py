@@ -273,7 +273,10 @@ class Trainer:
         if self.epoch < self.config.epochs:
             logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
         else:
-            logger.info("%s: the run is finished; more epochs (--force) continue it", source)
+            logger.info(
+                "%s: the run is finished. To train longer: --set epochs=N --force (N includes the "
+                "finished epochs)", source,
+            )  # fmt: skip
 
     def _keep_epoch_length(self, saved: RunState, source: Path) -> None:
         """Keep the number of steps in an epoch where split files changed since the run started, so

@@ -4,14 +4,16 @@ import argparse
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from model.files import PUBLISHED, SUFFIX, find_checkpoint, network_in
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
+from util.config.differences import SCORE_KEYS, differences
 from util.config.loading import load_config, resolve
 from util.config.schema import Config
-from util.errors import UserError
+from util.errors import UserError, print_error
 from util.launched import launched_rank
 from util.parser import Parser
 
@@ -76,7 +78,24 @@ def checkpoint_and_config(args: argparse.Namespace) -> tuple[Path, Config]:
         settings.append("evaluation.flip=true")
     if scales:
         settings.append(f"evaluation.scales=[{', '.join(scales)}]")
-    return path, checkpoint_config(path, args.config, settings)
+    config = checkpoint_config(path, args.config, settings)
+    if args.config is not None and launched_rank() == 0:
+        _warn_of_other_scores(args.config, config, path.parent / "config.yaml", settings)
+    return path, config
+
+
+def _warn_of_other_scores(
+    given: Path, config: Config, of_run: Path, settings: Sequence[str]
+) -> None:
+    """Warn of keys of the `given` config that change scores; `--set` makes both configs equal."""
+    with suppress(UserError):  # no config beside the checkpoint, or one of another version
+        own = load_config(of_run, settings).model_dump(mode="json")
+        changed = differences(own, config.model_dump(mode="json"))
+        if keys := [text for key, text in changed.items() if key.startswith(SCORE_KEYS)]:
+            print_error(
+                f"warning: --config {given}: differs from {of_run} in {'; '.join(keys)}; leave out "
+                "--config to use the run's"
+            )
 
 
 def same_network(args: argparse.Namespace) -> str:

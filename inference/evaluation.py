@@ -290,7 +290,7 @@ def score_table(
         rows.append(["mIoU of classes present", f"{scores.miou_present:.2f}"])
     rows.append(["pixel accuracy", f"{scores.accuracy:.2f}"])
     if scores.dice is not None:
-        rows.append(["Dice, classes 1 on", f"{scores.mean_dice:.2f}"])
+        rows.append(["mean Dice (without class 0)", "", f"{scores.mean_dice:.2f}"])
     text = text_table(rows, "<>")
     if intervals is None:
         return text

@@ -17,6 +17,9 @@ from model.network import Network
 from util.config.schema import Model
 from util.errors import UserError, join_first, reason
 
+CLASSIFIERS = {"bn2", "classifier", "conv_head", "fc", "head", "norm_head", "pre_logits"}
+"""Modules of timm's networks that follow the last features."""
+
 
 def load_backbone(network: Network, model_config: Model, in_channels: int) -> str:
     """Load the pretrained weights that the config names; return a line for the log.
@@ -108,7 +111,10 @@ def load_backbone_state(backbone: nn.Module, state: Mapping[str, Tensor], source
         )
     loaded = {inside[k]: state[name] for k, name in names.items()}
     load_weights(backbone, whole | loaded, source)
+    report = f"{source}: {len(loaded)} entries loaded"
     unused = [name for name in state if name not in names.values()]
-    return f"{source}: {len(loaded)} entries loaded" + (
-        f", {len(unused)} unused: {join_first(unused, 3)}" if unused else ""
-    )
+    if not unused:
+        return report
+    if all(name.partition(".")[0] in CLASSIFIERS for name in unused):
+        return f"{report}; {len(unused)} not needed (the classifier: {join_first(unused, 3)})"
+    return f"{report}, {len(unused)} unused: {join_first(unused, 3)}"

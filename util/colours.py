@@ -15,6 +15,18 @@ UNKNOWN_COLOUR: Colour = (255, 0, 255)
 BACKGROUND_COLOUR: Colour = (0, 0, 0)
 BACKGROUNDS = ("background", "_background_", "void", "unchanged", "rest", "other")
 """Names of the background class, by preference; overlays leave it as photographed."""
+FIRST_COLOURS: tuple[Colour, ...] = (
+    (250, 140, 0),  # orange
+    (105, 220, 255),  # sky blue
+    (135, 90, 175),  # purple
+    (255, 255, 0),  # yellow
+    (205, 45, 15),  # vermilion
+    (70, 240, 110),  # bluish green
+    (20, 70, 200),  # blue
+    (50, 0, 100),  # indigo
+)
+"""Colours that deuteranopes distinguish from each other, vegetation and grey, in the order of hues
+of Okabe and Ito, "Color universal design", 2008."""
 SHADES = 18  # candidate values of each of red, green and blue
 
 
@@ -43,7 +55,7 @@ def background(classes: Sequence[str]) -> int | None:
 
 @lru_cache
 def distinct_colours(count: int) -> tuple[Colour, ...]:
-    """Return colours, each as far as possible from earlier ones, greys and the ignore colour.
+    """Return `FIRST_COLOURS`, then colours as far as possible from earlier ones, greys and ignore.
 
     Glasbey et al., "Colour displays for categorical images", Color Research and Application 2007:
     the sequential search, by Euclidean distance in CIELAB, lightness 30 to 90.
@@ -54,8 +66,9 @@ def distinct_colours(count: int) -> tuple[Colour, ...]:
     visible = (lab[:, 0] >= 30) & (lab[:, 0] <= 90)
     colours, lab = colours[visible].astype(int), lab[visible]
     taken = [(0, 0, 0), (128, 128, 128), (255, 255, 255), IGNORE_COLOUR, UNKNOWN_COLOUR]
+    taken += FIRST_COLOURS
     distance = np.linalg.norm(lab[:, None] - cielab(np.array(taken)), axis=-1).min(1)
-    chosen: list[Colour] = []
+    chosen = [*FIRST_COLOURS[:count]]
     while len(chosen) < count:
         best = int(distance.argmax())
         red, green, blue = colours[best].tolist()

@@ -41,7 +41,7 @@ def common_root(files: Iterable[Path]) -> Path:
 
 def nearest_hint(path: Path) -> str:
     """Return the end of a message about a missing path: "; did you mean 'PATH'?" if one of a
-    similar name exists, else ""."""
+    similar name exists, else "". Of labeled.txt and unlabeled.txt, neither is a misspelt other."""
     found = Path(path.anchor)
     for part in path.parts[bool(path.anchor) :]:
         if not os.path.exists(found / part):
@@ -49,8 +49,14 @@ def nearest_hint(path: Path) -> str:
                 names = difflib.get_close_matches(part, os.listdir(found), n=1)
             except (OSError, ValueError):
                 return ""
-            if not names:
+            if not names or _extends(part, names[0]):
                 return ""
             part = names[0]
         found /= part
     return did_you_mean([str(found)]) if os.path.exists(found) and found != path else ""
+
+
+def _extends(name: str, other: str) -> bool:
+    """Return True if one name is the other with two or more further characters."""
+    short, long = sorted((Path(name).stem, Path(other).stem), key=len)
+    return short in long and len(long) - len(short) > 1

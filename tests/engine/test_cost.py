@@ -1,6 +1,7 @@
 """Cost of a run: fake and real steps, GPUs, `--dry-run` and `python -m tools.cost`."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,16 @@ from engine.cost import (
     step_cost,
 )
 from engine.dry_run import Measured
-from engine.estimate import CARDS, CONTEXT, largest_batch, run_needs, step_seconds
+from engine.estimate import (
+    CARDS,
+    CONTEXT,
+    Needs,
+    describe_step,
+    fitting_gpus,
+    largest_batch,
+    run_needs,
+    step_seconds,
+)
 from engine.trainer import Trainer
 from model.build import build_network
 from prevmatch import PrevMatch
@@ -163,6 +173,36 @@ def test_hours_follow_precision(toy):
     assert seconds[0] == pytest.approx(9.8 / (0.35 * 312)) and seconds[1] == seconds[0] * 16
 
 
+def test_times_are_lower_bounds_and_left_out_for_tiny_steps(toy):
+    """Loading and launching kernels dominate where a step's arithmetic takes under 10 ms."""
+    config = load_config(toy.config, ["precision=float32", "tf32=true"])
+    cost = step_cost(SupOnly, config, 2, 2)
+    tiny, mixed, large = (
+        describe_step(replace(cost, tflop=tflop), config, 10_000) for tflop in (0.01, 0.25, 9.8)
+    )
+    assert "whole run             at least (by arithmetic alone),\n" in large
+    assert all(gpu in large for gpu in ("RTX 3090 2 h 11 min", "H100"))
+    assert "RTX 3090 3 min" in mixed and "H100" not in mixed
+    assert "whole run             not estimated: " in tiny and "RTX" not in tiny
+
+
+@pytest.mark.parametrize(
+    ("fitting", "expected"),
+    [
+        ([4, 4, 4, 4, 4, 4], "every GPU of at least 8 GiB"),
+        ([None, 1, 1, 2, 4, 4],
+         "every GPU of at least 40 GiB; 24 GiB with micro_batch 2; 11/12, 16 GiB with "
+         "micro_batch 1; not on 8 GiB"),
+        ([None, None, None, None, None, 2],
+         "no GPU with this micro_batch; 80 GiB with micro_batch 2; not on 8, 11/12, 16, 24, 40/48 "
+         "GiB"),
+    ],
+)  # fmt: skip
+def test_fitting_gpus(fitting, expected):
+    needs = Needs(None, dict(zip(CARDS, fitting, strict=True)), 0, 0)
+    assert fitting_gpus(needs, 4) == expected
+
+
 def test_a_network_that_needs_more_images_is_said(toy):
     with pytest.raises(UserError, match="batch norm"):
         step_cost(SupOnly, load_config(toy.config), 4, 1)
@@ -190,7 +230,7 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
     with pytest.raises(SystemExit):
         main(SupOnly)
-    assert "fits on a GPU of" in capsys.readouterr().out
+    assert "fits on   " in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_is_not_well(toy, train, tmp_path, capsys, monkeypatch):

@@ -77,10 +77,13 @@ def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path)
         assert group["base_lr"] == 0.5 and group["momentum"] == 0.5
 
 
-def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path):
+def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path, capsys):
     train(CorrMatch, toy.argv(tmp_path / "alone"))
     before = (tmp_path / "alone/latest.pth").read_bytes()
     train(CorrMatch, toy.argv(tmp_path / "alone", "--set", "data.workers=1", "data.cache_mb=0"))
+    assert (
+        "finished. To train longer: --set epochs=N --force (N includes" in capsys.readouterr().out
+    )
     assert (tmp_path / "alone/latest.pth").read_bytes() == before
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
     assert_equal(*(saved(tmp_path / run / "latest.pth")["method"] for run in ("alone", "workers")))

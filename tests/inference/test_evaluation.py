@@ -246,7 +246,8 @@ def test_tables_name_absent_classes_and_dice():
     assert [line.split() for line in lines[1:3]] == [
         ["ventricle", f"{600 / 9:.2f}", "25.00"], ["wall", "50.00", "50.00"]
     ]  # fmt: skip
-    assert lines[-1].split() == ["Dice,", "classes", "1", "on", "50.00"]
+    assert re.split(" {2,}", lines[-1]) == ["mean Dice (without class 0)", "50.00"]
+    assert len(lines[-1]) == len(lines[0])  # below the heading "volume Dice", not "IoU"
 
 
 def test_the_log_of_a_training_shows_few_of_many_classes():
@@ -387,6 +388,28 @@ def test_scores_that_cannot_be_printed_are_an_error(trained):
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, *argv], cwd=REPOSITORY, stdout=full, check=False)
     assert done.returncode == 1
+
+
+def test_another_config_than_the_runs_warns_where_scores_change(trained, run, tmp_path):
+    own, other = trained / "config.yaml", tmp_path / "other.yaml"
+    config = load_config(own)
+    other.write_text(own.read_text().replace("save_every: null", "save_every: 7"))
+    same = "--checkpoint", trained, "--config", other
+    _, out, err = run(evaluate_script, *same)
+    assert "warning: --config" not in out + err
+    code, out, err = run(evaluate_script, *same, "--set", "crop_size=49")  # on purpose
+    assert code == 0 and "warning: --config" not in out + err
+    crop = f"crop_size: {config.crop_size}\n"
+    other.write_text(own.read_text().replace(crop, "crop_size: 49\n"))
+    code, _, err = run(evaluate_script, *same)
+    assert code == 0 and err.startswith(
+        f"warning: --config {other}: differs from {own} in crop_size ({config.crop_size} -> 49); "
+        "leave out --config to use the run's\n"
+    )
+    code, out, err = run(evaluate_script, *same, "--set", f"crop_size={config.crop_size}")
+    assert code == 0 and "warning: --config" not in out + err
+    own.write_text("of_another_version: 1\n")
+    assert run(evaluate_script, *same)[0] == 0
 
 
 def test_the_next_command_names_the_same_network(trained, pair_run, run, tmp_path):

@@ -25,7 +25,7 @@ def data(**more):
 
 
 def distances(colours):
-    lab = cielab(np.array(colours))
+    lab = cielab(np.asarray(colours))
     apart = np.linalg.norm(lab[:, None] - lab, axis=-1)
     return apart[np.triu_indices(len(lab), 1)]
 
@@ -42,6 +42,26 @@ def test_colours_can_be_told_apart():
     assert distances([*distinct_colours(59), IGNORE_COLOUR, (0, 0, 0)]).min() > 20
     assert distances(distinct_colours(254)).min() > 10
     assert distinct_colours(59) == distinct_colours(254)[:59]  # whatever the number of classes
+
+
+def to_deuteranope(colours):
+    """Simulate deuteranopia: Machado et al., IEEE TVCG 2009, severity 1, in linear RGB."""
+    matrix = np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+                       [-0.011820, 0.042940, 0.968881]])  # fmt: skip
+    share = np.array(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ matrix.T).clip(0, 1)
+    return 255 * np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+
+
+@pytest.mark.parametrize("seen_by", [np.array, to_deuteranope])
+def test_the_first_colours_suit_the_colour_blind_and_vegetation(seen_by):
+    backgrounds = [(85, 110, 50), (60, 85, 40), (128, 128, 128), (90, 90, 95), IGNORE_COLOUR]
+    assert distances(seen_by(distinct_colours(8))).min() > 25
+    for background_colour in backgrounds:
+        for colour in distinct_colours(8):
+            assert distances(seen_by([colour, background_colour])).min() > 25
+    assert distances(seen_by(distinct_colours(2))).min() > 100
 
 
 def test_the_datasets_own_colours_come_first():

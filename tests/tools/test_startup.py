@@ -18,7 +18,7 @@ from tools import __main__ as list_commands
 from util.cli import run_script
 from util.config.loading import load_config
 from util.interrupt import EXIT_CODE
-from util.paths import find_path
+from util.paths import find_path, nearest_hint
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
 RUNNER = """
@@ -199,6 +199,22 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     with pytest.raises(SystemExit, match="2"):
         run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
     assert "data.labeled: not set" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("existing", "missing", "is_suggested"),
+    [
+        ("labeled.txt", "unlabeled.txt", False),
+        ("valtest.txt", "test.txt", False),
+        ("labeled.txt", "lbeled.txt", True),
+        ("shapes.yaml", "shape.yaml", True),
+        ("unlabeled.txt", "unlabelled.txt", True),
+    ],
+)
+def test_a_hint_names_a_typo_but_no_other_file(existing, missing, is_suggested, tmp_path):
+    (tmp_path / existing).touch()
+    hint = f"; did you mean '{tmp_path / existing}'?"
+    assert nearest_hint(tmp_path / missing) == (hint if is_suggested else "")
 
 
 def test_the_home_folder_in_configs(monkeypatch, tmp_path):

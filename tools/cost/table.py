@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, MEMORY_KINDS
-from engine.estimate import CARDS, RATES, Needs, run_needs, step_seconds
+from engine.estimate import CARDS, RATES, Needs, least_times, run_needs, step_seconds
 from engine.method import Method
 from tools.methods import method_of, methods_of
 from util.config.loading import load_config
 from util.config.schema import Config
-from util.errors import UserError, duration, print_error
+from util.errors import UserError, print_error
 from util.io import write_text
 from util.tables import markdown_row, markdown_table
 
@@ -25,8 +25,8 @@ HEAD = [
     "config", "method", "images", "precision", "peak", *MEMORY_KINDS, "TFLOP", *CARDS, "disk",
     *RATES,
 ]  # fmt: skip
-"""Memory in GiB; images of a forward pass that fit, by the GiB of a GPU; time of 10 000 steps by
-GPU."""
+"""Memory in GiB; images of a forward pass that fit, by the GiB of a GPU; least time of 10 000 steps
+by GPU."""
 
 
 def print_table(args: argparse.Namespace) -> int:
@@ -61,6 +61,7 @@ def print_table(args: argparse.Namespace) -> int:
 def cells(path: Path, method: type[Method], config: Config, images: int, needs: Needs) -> list[str]:
     """Return a row of the table; `images`: labelled images of a forward pass."""
     cost = needs.cost
+    times = least_times(cost.tflop, config, STEPS)
     fits = {n: str(n) for n in needs.per_forward.values()} | {images: "whole", None: "no"}
     return [
         path.stem,
@@ -74,7 +75,7 @@ def cells(path: Path, method: type[Method], config: Config, images: int, needs: 
         f"{cost.tflop:.2f}",
         *(fits[n] for n in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
-        *(duration(STEPS * s) for s in step_seconds(cost.tflop, config).values()),
+        *(times.get(card, "") for card in RATES),
     ]
 
 
