@@ -75,5 +75,5 @@ def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -
         (w, h), (w2, h2) = sizes
         raise UserError(
             f"{second}: the later image is {w2}x{h2}, the earlier one {first} is {w}x{h}; expected "
-            "two images of one place and size"
+            "equal sizes"
         )

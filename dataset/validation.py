@@ -53,12 +53,12 @@ def required_source(source: ImageSources | None, kind: str) -> ImageSources:
         return source
     problem = (
         f"data.{kind}: not set; expected a split file or folders. Fix: set data.{kind} in the "
-        f"config, or, for training, --{kind}-id-path"
+        f"config; a training also takes --{kind}-id-path FILE"
     )
     if kind == "unlabeled":
         problem += (
-            "; if all images are labelled, python -m tools.splits make --config CONFIG "
-            "--labeled 1/8 --out FOLDER draws both splits"
+            ". If all images are labelled, draw both splits: python -m tools.splits make "
+            "--config CONFIG --labeled 1/8 --out FOLDER"
         )
     raise UserError(problem)
 
