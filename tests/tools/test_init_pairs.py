@@ -95,7 +95,7 @@ def spoil(what):
 @pytest.mark.parametrize("what, options, parts", [
     ("no later image", [], ["--images", "5.jpg", "the other date has no image named"]),
     ("no earlier image", [], ["--second", "5.png", "the other date has no image named"]),
-    ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected two images"]),
+    ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected equal sizes"]),
     ("mask size", [], ["0.png: the mask is 9x9"]),
     ("one value", [], ["found 1 value: 0, which makes 1 class; expected 2 to 254. Fix: all"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),
