@@ -55,7 +55,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        raise_faults(messages, "files", "repair or remove them, or leave them out with --skip-bad")
+        raise_faults(messages, "files", "repair or remove bad files, or pass --skip-bad")
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
