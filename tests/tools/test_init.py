@@ -15,7 +15,6 @@ from dataset.split_files import read_split_file
 from fixmatch import FixMatch
 from inference.mask_encoding import MaskEncoding
 from supervised import SupOnly
-from tests.conftest import one_line
 from tests.own_images import (
     COLOURS,
     FORMS,
@@ -197,8 +196,7 @@ def test_two_endings_of_masks_are_refused(init):
     stems = write_images(Path("images"))
     for suffix in ("_boundary", "_seg"):
         write_masks(Path("masks"), stems, "index", suffix=suffix)
-    code, _, err = init()
-    assert "Fix: --mask-pattern '*_boundary.png' or '*_seg.png'" in one_line(code, err)
+    assert "Fix: --mask-pattern '*_boundary.png' or '*_seg.png'" in init().mistake()
     code, _, err = init("--mask-pattern", "*_seg.png")
     assert code == 0, err
 
@@ -326,7 +324,7 @@ SPOILT = {
 @pytest.mark.parametrize(
     "what, options, parts",
     [
-        ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
+        ("size", [], ["photo 0.png: the mask is 9x9", "52x44", "Fix: repair or remove"]),
         ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file per name"]),
@@ -355,8 +353,8 @@ SPOILT = {
 def test_refused_data_and_options(what, options, parts, init):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     SPOILT[what]()
-    code, _, err = init(*options)
-    assert all(part in one_line(code, err) for part in parts), err
+    err = init(*options).mistake()
+    assert all(part in err for part in parts), err
     assert not Path("configs").exists() and not Path("splits").exists()
 
 
@@ -428,8 +426,7 @@ def test_masks_of_objects_are_refused(numbering, init):
         table = np.random.default_rng(0).permutation(256).astype(np.uint8)
         picture = mask if numbering != "colours" else np.stack([mask, table[mask], mask], -1)
         put(picture, f"masks/{stem}.png")
-    code, _, err = init()
-    assert "one value per object" in one_line(code, err)
+    assert "one value per object" in init().mistake()
     if numbering != "colours":
         assert init("--classes", "0=background,other=object")[0] == 0
         assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "other": 1}
