@@ -301,7 +301,7 @@ def test_the_proposed_command_keeps_force(init, run):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     assert init()[0] == 0
     code, out, _ = init("--force", "--classes", "a,b")
-    command = shlex.split(re.search("such as  (.*)", out)[1])
+    command = shlex.split(re.search("command  (.*)", out)[1])
     assert code == 2 and command.count("--force") == 1
     code, out, err = run(prepare, *command[3:])
     assert code == 0 and "\ncheck    " in out, err
@@ -466,7 +466,7 @@ def test_names_from_macos(init):
     assert code == 0 and "4 with masks" in out, err
 
 
-def test_all_unreadable_files_are_named(init):
+def test_all_unreadable_files_are_named(init, run):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, "index")
     (extra,) = write_images(Path("more"), 1)
@@ -478,7 +478,8 @@ def test_all_unreadable_files_are_named(init):
     assert code == 2 and "4 files cannot be used" in err
     assert all(f"{file}: not a readable image" in out for file in bad), out
     Image.new("L", (3, 4)).save(Path("masks") / f"{stems[3]}.png")
-    code, out, err = init("--unlabeled", "more", "--skip-bad")
+    command = shlex.split(re.search("command  (.*)", out)[1])
+    code, out, err = run(prepare, *command[3:])
     assert code == 0, err
     assert all(f"{file}: not a readable image" in out for file in bad), out
     assert "the mask is 3x4" in out and "skipped  5 of 7 images" in out

@@ -41,10 +41,15 @@ def raise_faults(
     faults: Sequence[UserError],
     what: str = "annotations",
     fix: str = "correct or remove bad annotations",
+    command: str = "",
 ) -> None:
-    """Raise a `UserError` with a fix where there are faults; several are printed first."""
+    """Raise a `UserError` with a fix where there are faults; several, and a command that the fix
+    may name, are printed first."""
     if len(faults) > 1:
         print(*faults, sep="\n")
+    if faults and command:
+        print(f"command  {command}")
+    if len(faults) > 1:
         raise UserError(f"{len(faults)} {what} cannot be used, see above. Fix: {fix}")
     if faults:
         raise with_fix(faults[0], fix)

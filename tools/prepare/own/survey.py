@@ -1,6 +1,8 @@
 """Read all images and masks of a dataset, and find the unusable ones."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +57,9 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        raise_faults(messages, "files", "repair or remove bad files, or pass --skip-bad")
+        fix = "repair or remove bad files, or run the command above, which leaves them out"
+        skipping = ["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"]
+        raise_faults(messages, "files", fix, shlex.join(skipping))
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
