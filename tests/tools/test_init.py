@@ -344,6 +344,7 @@ SPOILT = {
         ),
         ("", ["--masks", "images"], ["images", "the folder of the images"]),
         ("", ["--masks", "none"], ["none", "no such folder"]),
+        ("", ["--unlabeled", "masks"], ["--unlabeled masks: is the folder of the masks"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
         ("", ["--val", "images"], ["--val images", "takes all"]),
         ("", ["--val", "masks"], ["masks", "holds no labelled image"]),

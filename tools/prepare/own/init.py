@@ -64,6 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
+    if args.second and args.unlabeled:
+        raise UserError(
+            "--unlabeled: not for pairs. Fix: put unlabelled pairs into --images and --second"
+        )
     args.lists = args.lists or Path("splits") / args.out.stem
     existing = [path for path in output_files(args) if path.exists()]
     if existing and not args.force:

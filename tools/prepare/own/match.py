@@ -125,7 +125,6 @@ def later_images(
         if sample.image not in found:
             raise UserError(
                 f"{sample.image}: not in --images {images}, so it has no later image in --second; "
-                "of pairs, --val is a share or a folder in --images, and those without masks are "
-                "unlabelled (without --unlabeled)"
+                "of pairs, --val is a share or a folder in --images"
             )
     return found

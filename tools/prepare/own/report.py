@@ -139,7 +139,10 @@ def report_config(
         print(f"names    {again(classes.labels, masks)} --force")
     check, baseline, *method = commands(args.out, settings.methods)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
-    missing = "none without unlabelled images; name a folder of them by --unlabeled"
+    fix = "name a folder of them by --unlabeled"
+    if args.second:
+        fix = "add pairs without a mask to --images and --second"
+    missing = f"none without unlabelled images; {fix}, and repeat with --force"
     print(f"method   {method[0] if method else missing}")
 
 
