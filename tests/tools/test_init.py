@@ -497,6 +497,21 @@ def test_all_unreadable_files_are_named(init, run):
     assert code == 2 and "--val more more masks: none of these images can be used" in err
 
 
+def test_skipped_and_validation_images_are_not_counted_as_unlabelled(init):
+    stems = write_images(Path("images"), 10)
+    write_masks(Path("masks"), stems[:4], "index")
+    write_masks(Path("val masks"), stems[6::2], "index")
+    Path(f"images/{stems[5]}.jpg").write_bytes(b"no image")
+    for stem in stems[6::2]:
+        path = Path(f"images/held/{stem}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"images/{stem}.jpg").rename(path)
+    code, out, err = init("--skip-bad", "--val", "images/held", "val masks")
+    assert code == 0, err
+    assert " 3 without a mask are unlabelled\n" in out and "are left out" not in out
+    assert "4 labeled, 3 unlabeled, 2 val" in out
+
+
 def test_large_files_need_an_option(init, run):
     """Apply the size limit to images and masks, in `init` and in every reader of the config."""
     for i in range(2):

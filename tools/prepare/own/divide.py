@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dataset.folders import files_by_stem
@@ -20,7 +20,7 @@ SPLIT_OF = dict.fromkeys(("val", "valid", "validation"), "val") | dict.fromkeys(
 
 
 def divide(
-    args: argparse.Namespace, bad: Container[Path] = ()
+    args: argparse.Namespace, bad: Collection[Path] = ()
 ) -> tuple[list[ImageAndMask], list[str]]:
     """Match the files that the command line names, and divide them into splits without `bad`
     images; images without masks are unlabelled. Also return remarks on files without a partner.
@@ -39,9 +39,9 @@ def divide(
     given = f"--val {' '.join(args.val or ['(default)'])}"
     if not labeled:
         raise UserError(f"{given}: takes all labelled images; leave some to train on")
-    bare, remarks = _without_mask(args, matched, split_of)
     used = {file for pair in (*labeled, *val, *test) for file in pair.files()}
-    unlabeled = [ImageAndMask(file) for file in bare if file not in used]
+    bare, remarks = _without_mask(args, matched, split_of, used.union(bad))
+    unlabeled = [ImageAndMask(file) for file in bare]
     samples = [
         sample._replace(split=split)
         for split, some in zip(SPLITS, (labeled, unlabeled, val, test), strict=True)
@@ -69,19 +69,19 @@ def _splits_by_folder(pairs: Sequence[ImageAndMask], images: Path) -> Callable[[
 
 
 def _without_mask(
-    args: argparse.Namespace, matched: Matched, split_of: Callable[[Path], str]
-) -> tuple[dict[Path, None], list[str]]:
-    """Return the images to use without a mask, also those of `--unlabeled`, and remarks on files
-    without a partner. Those in folders of validation and test images are left out."""
+    args: argparse.Namespace, matched: Matched, split_of: Callable[[Path], str], skip: set[Path]
+) -> tuple[list[Path], list[str]]:
+    """Return the images to use without a mask, also those of `--unlabeled`, except `skip`, and
+    remarks on files without a partner. Those in folders of validation and test images are left
+    out."""
     more = _files_of_unlabeled(args) if args.unlabeled else []
     folders = {absolute(Path(folder)) for folder in args.val or ()}
     kinds = {"test"} if args.val else {"val", "test"}
+    without_mask = [file for file in matched.without_mask if file not in skip]
     held_out = {
-        file
-        for file in matched.without_mask
-        if split_of(file) in kinds or folders & {*file.parents}
+        file for file in without_mask if split_of(file) in kinds or folders & {*file.parents}
     }
-    bare = [file for file in matched.without_mask if file not in held_out]
+    bare = [file for file in without_mask if file not in held_out]
     left_out = held_out - {*more}
     remarks = {
         f"{len(bare)} without a mask are unlabelled": bare,
@@ -90,7 +90,8 @@ def _without_mask(
         f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
         f"names of masks end in {matched.suffix}": matched.suffix,
     }
-    return dict.fromkeys((*bare, *more)), [text for text, holds in remarks.items() if holds]
+    files = [file for file in dict.fromkeys((*bare, *more)) if file not in skip]
+    return files, [text for text, holds in remarks.items() if holds]
 
 
 def _files_of_unlabeled(args: argparse.Namespace) -> list[Path]:

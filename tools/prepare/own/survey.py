@@ -63,7 +63,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
-        samples, _ = divide(args, bad)
+        samples, remarks = divide(args, bad)
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
     masks = combine([found[s.mask] for s in samples if s.mask], named_colours)
     kind = common_kind(images)
