@@ -535,6 +535,17 @@ def test_large_files_need_an_option(init, run):
     assert all(f"{kind}/1.png: 1300x1000 pixels" in out for kind in ("images", "masks"))
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".nii", ".dcm"])
+def test_a_folder_without_images_is_no_matter_of_masks(suffix, run, tmp_path):
+    put(Image.new("RGB", (9, 9)), tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / f"a{suffix}")
+    err = run(prepare, "init", "--images", tmp_path, "--out", tmp_path / "mine.yaml").err
+    error = err.splitlines()[-1]
+    assert error.startswith("error: ") and "holds no images" in error and "masks" not in error
+    assert error.endswith(". HDF5 is read for ACDC only: python -m tools.prepare acdc --source "
+                          "FOLDER") == (suffix == ".h5")  # fmt: skip
+
+
 @pytest.mark.parametrize(("images", "val"), [(2, 1), (24, 8), (40, 10), (120, 12)])
 def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
     stems = write_images(Path("images"), images, size=(8, 6))
