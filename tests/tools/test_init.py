@@ -556,6 +556,36 @@ def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
     assert ("warning  " in out) == (val < 10)
 
 
+SLICES = [f"patient{p:03d}_frame01_slice_{s}" for p in range(4) for s in range(5)]
+
+
+@pytest.mark.parametrize(("names", "options", "note"), [
+    (SLICES, [], "20 of 20 names form 4 groups, such as patient00"),
+    ([*SLICES, *"abcdefghij"], ["--val", "0.3"], "20 of 30 names form 4 groups"),
+    ([f"dog {v}/{i:05d}" for v in "ab" for i in range(9)], [], "2 groups, such as dog "),
+    ([*SLICES[:5], *"abcdefghij"], [], ""),  # most names have no number
+    (SLICES[::2] + ["val/9", "val/8"], [], ""),
+    (SLICES, ["--val", "images"], ""),
+    ([f"img_{i:03d}" for i in range(40)], [], ""),
+    ([f"2024_{'abcdefghijkl'[i]}" for i in range(12)], [], ""),
+])  # fmt: skip
+def test_a_note_names_groups_in_both_splits(names, options, note, init):
+    for name in names:
+        put(np.full((9, 9, 3), len(name), np.uint8), f"images/{name}.png")
+        put(np.eye(9, dtype=np.uint8), f"masks/{name}.png")
+    if options[1:] == ["images"]:  # whole patients
+        options = ["--val", "images/held"]
+        for folder in ("images", "masks"):
+            Path(folder, "held").mkdir()
+            for file in [*Path(folder).glob("patient003*")]:
+                file.rename(Path(folder, "held", file.name))
+    code, out, err = init("--classes", "a,b", *options)
+    assert code == 0, err
+    assert ("\nnote     " in out) == bool(note) and note in out, out
+    if note and options == []:
+        assert re.search(r"such as \S.*\*; if a group is a patient or video, keep each in", out)
+
+
 def test_classes_in_few_validation_images_are_named(init):
     stems = write_images(Path("images"), 40, size=(8, 6))
     write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray(m[:6, :8] % 2)))

@@ -11,6 +11,7 @@ from pathlib import Path
 from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands
+from tools.prepare.own.divide import mixed_groups
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.match import SPLITS
 from tools.prepare.own.settings import Settings
@@ -44,6 +45,8 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
         print(f"warning  {few}")
     sets = [f"{sizes[split]} {split}" for split in SPLITS if sizes[split] or split != "test"]
     print(f"splits   {args.lists}/: {', '.join(sets)}")
+    if found.division.is_drawn and (groups := mixed_groups(found.samples, args.images)):
+        print(f"note     {groups}")
 
 
 def _summary(found: Survey, is_mapped: bool) -> str:
@@ -53,7 +56,7 @@ def _summary(found: Survey, is_mapped: bool) -> str:
     remarks = {
         f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have "
         "no data; if it holds data itself, name it in data.bands": alpha,
-        **dict.fromkeys(found.remarks, True),
+        **dict.fromkeys(found.division.remarks, True),
         f"{no_data} pixels of masks have no data (nodata value or mask of the file): ignored": (
             no_data
         ),

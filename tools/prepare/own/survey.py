@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from tools.prepare.faults import in_threads, raise_faults
-from tools.prepare.own.divide import divide
+from tools.prepare.own.divide import Division, divide
 from tools.prepare.own.images import ImageFile, Kind, band_settings, common_kind, inspect_image
 from tools.prepare.own.masks import Masks, combine, inspect_mask
 from tools.prepare.own.match import ImageAndMask
@@ -20,16 +20,17 @@ from util.errors import UserError
 class Survey(NamedTuple):
     """The files of a dataset and their content."""
 
-    samples: list[ImageAndMask]
-    """In the order of their splits."""
-    remarks: list[str]
-    """On files without a partner."""
+    division: Division
     images: list[ImageFile]
     kind: Kind
     bands: dict[str, Any]
     """Keys of the data section, see `band_settings`."""
     masks: Masks
     """Of the samples with a mask, in their order."""
+
+    @property
+    def samples(self) -> list[ImageAndMask]:
+        return self.division.samples
 
     def masked(self) -> list[ImageAndMask]:
         return [sample for sample in self.samples if sample.mask]
@@ -44,7 +45,8 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
     such images are printed and left out), and for images or masks of several kinds.
     """
-    samples, remarks = divide(args)
+    division = divide(args)
+    samples = division.samples
     readers: dict[Path, Callable[[Path, int], Any]] = {
         file: inspect_image for sample in samples for file in sample.files()
     }
@@ -63,11 +65,12 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
-        samples, remarks = divide(args, bad)
+        division = divide(args, bad)
+        samples = division.samples
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
     masks = combine([found[s.mask] for s in samples if s.mask], named_colours)
     kind = common_kind(images)
-    return Survey(samples, remarks, images, kind, band_settings(images, kind), masks)
+    return Survey(division, images, kind, band_settings(images, kind), masks)
 
 
 def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
