@@ -594,6 +594,7 @@ def test_classes_in_few_validation_images_are_named(init):
     Image.fromarray(mask).save(f"masks/{stems[0]}.png")
     code, out, err = init("--classes", "a,b,c")
     assert code == 0 and "warning  fewer than 3 validation images show c (0)" in out, out + err
+    assert " --config configs/mine.yaml --folds 5 --out splits/mine_folds\n" in out
 
 
 def test_transparent_pixels_are_asked_about(init):

@@ -42,7 +42,9 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
               "or draw another validation split with --seed")  # fmt: skip
     sizes = Counter(sample.split for sample in found.samples)
     if few := too_few(sizes["val"], classes.names, [counts["val"] for counts in splits]):
-        print(f"warning  {few}")
+        own = f"--config {shlex.quote(str(args.out))} --folds 5 --out "
+        own += shlex.quote(f"splits/{args.out.stem}_folds")
+        print(f"warning  {few.replace('--config CONFIG --folds 5 --out FOLDER', own)}")
     sets = [f"{sizes[split]} {split}" for split in SPLITS if sizes[split] or split != "test"]
     print(f"splits   {args.lists}/: {', '.join(sets)}")
     if found.division.is_drawn and (groups := mixed_groups(found.samples, args.images)):
