@@ -132,8 +132,10 @@ def report_config(
         f"{config['evaluation']['mode']}"
     )
     if config["model"]["pretrained"] == "none":
+        name = config["model"]["backbone"]
         print("weights  no file, and no internet connection: training starts from random weights "
-              "and scores lower; see the comment in the config")  # fmt: skip
+              "and scores lower. Fix: on a computer with internet: python -m tools.weights fetch "
+              f"{name}, then copy pretrained/{name}.pth and repeat with --force")  # fmt: skip
     if hours is not None:
         print(f"time     about {hours:.1f} h with {settings.methods[-1]}.py on this machine")
     if rare := classes.rare():
