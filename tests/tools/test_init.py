@@ -416,6 +416,17 @@ def test_a_frequent_255_is_not_ignored_unasked(init):
     assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "1": 1, "255": 2}
 
 
+def test_the_label_map_names_classes(init):
+    names = ["no", "2: # 'x'", 60 * "Ünten "]
+    form = (".png", lambda mask: Image.fromarray(7 * np.minimum(mask, 2)))
+    write_masks(Path("masks"), write_images(Path("images")), form)
+    code, _, err = init("--classes", ",".join(f"{7 * n}={name}" for n, name in enumerate(names)))
+    assert code == 0, err
+    text, data = Path("configs/mine.yaml").read_text(), load_config("configs/mine.yaml").data
+    assert "0: 'no'  # 3" in text and data.classes == [name.strip() for name in names]
+    assert data.label_map == {"0": 0, "7": 1, "14": 2}
+
+
 @pytest.mark.parametrize("numbering", ["anew", "unique", "colours"])
 def test_masks_of_objects_are_refused(numbering, init):
     stems = write_images(Path("images"), 8)
