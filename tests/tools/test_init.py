@@ -60,6 +60,7 @@ def test_from_folders_to_a_config(form, init, run, train):
     code, out, err = init(*options, classes)
     assert code == 0, err
     assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
+    assert out.startswith("reading  15 images and masks\n")
 
     config = load_config("configs/mine.yaml")
     assert config.data.classes == NAMES and config.data.root == Path(".")

@@ -51,6 +51,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
         file: inspect_image for sample in samples for file in sample.files()
     }
     readers |= {sample.mask: inspect_mask for sample in samples if sample.mask}
+    print(f"reading  {len(readers)} images and masks", flush=True)
     contents = in_threads(
         [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files", [*readers]
     )
