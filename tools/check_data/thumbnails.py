@@ -70,19 +70,19 @@ def rarest(
     masks, pixels = found.masks_with, found.pixels
     order = sorted(range(len(classes)), key=lambda index: (masks[index], pixels[index]))
     left = {
-        item: item.pixels / item.pixels.sum()
+        item: item.pixels.sum()
         for item in found.items
         if not item.faults and item.pixels is not None
     }
-    while any(shares[index] for shares in left.values() for index in order):
+    while any(item.pixels[index] for item in left for index in order):
         for index in order:
-            best = max(left, key=lambda item: left[item][index], default=None)
-            if count and best and left[best][index]:
+            if not count:
+                return
+            best = max(left, key=lambda item: item.pixels[index] / left[item], default=None)
+            if best and best.pixels[index]:
                 yield best, f"{classes[index]} (in {masks[index]} masks)"
                 del left[best]
                 count -= 1
-        if not count:
-            return
 
 
 def by_brightness(found: CheckedSplit, count: int) -> list[CheckedSample]:
