@@ -14,7 +14,7 @@ from dataset.reader import Reader
 from tests.dataset.test_bands import png
 from tests.own_images import put, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare.own.images import ImageFile, Kind, band_settings
+from tools.prepare.own.images import ImageFile, Kind, band_settings, grid_side, inspect_image
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -118,6 +118,20 @@ def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
     assert yaml.safe_load(mean)["data.mean"] == pytest.approx(pixels.mean(0), abs=1e-4)
     assert yaml.safe_load(std)["data.std"] == pytest.approx(pixels.std(0), abs=1e-4)
     assert not warned(edited, *(pair.replace(": ", "=") for pair in (mean, std)))
+
+
+def test_many_images_keep_as_many_pixels_as_few():
+    assert {grid_side(count) for count in (1, 6, 2048)} == {32}
+    assert [grid_side(count) for count in (2049, 10_000, 100_000, 10**7)] == [31, 14, 4, 4]
+    path = write("bands")
+    few, many = (inspect_image(path, 1, *side) for side in ([], [4]))
+    assert few.values.shape == (32 * 32, 5) and many.values.shape == (4 * 4, 5)
+
+
+@pytest.mark.parametrize(("form", "pixels"), [("L", 1024), ("RGB", 0)])
+def test_pixels_of_photographs_are_not_kept(form, pixels):
+    put(Image.new(form, SIZE), "photo.png")
+    assert len(inspect_image(Path("photo.png"), 1).values) == pixels
 
 
 @pytest.mark.parametrize(

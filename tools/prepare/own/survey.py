@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +11,15 @@ from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from tools.prepare.faults import in_threads, raise_faults
 from tools.prepare.own.divide import Division, divide
-from tools.prepare.own.images import ImageFile, Kind, band_settings, common_kind, inspect_image
-from tools.prepare.own.masks import Masks, combine, inspect_mask
+from tools.prepare.own.images import (
+    ImageFile,
+    Kind,
+    band_settings,
+    common_kind,
+    grid_side,
+    inspect_image,
+)
+from tools.prepare.own.masks import MaskFile, Masks, combine, inspect_mask
 from tools.prepare.own.match import ImageAndMask
 from util.errors import UserError
 
@@ -47,15 +54,19 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     """
     division = divide(args)
     samples = division.samples
-    readers: dict[Path, Callable[[Path, int], Any]] = {
-        file: inspect_image for sample in samples for file in sample.files()
-    }
-    readers |= {sample.mask: inspect_mask for sample in samples if sample.mask}
-    print(f"reading  {len(readers)} images and masks", flush=True)
-    contents = in_threads(
-        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files", [*readers]
+    files = [*dict.fromkeys(file for sample in samples for file in sample.files())]
+    mask_files = {sample.mask for sample in samples if sample.mask}
+    side = grid_side(len(files) - len(mask_files))
+
+    def inspect(file: Path) -> ImageFile | MaskFile:
+        if file in mask_files:
+            return inspect_mask(file, args.max_megapixels)
+        return inspect_image(file, args.max_megapixels, side)
+
+    print(f"reading  {len(files)} images and masks", flush=True)
+    found: dict[Path, Any] = dict(
+        zip(files, in_threads(files, inspect, "files", files), strict=True)
     )
-    found: dict[Path, Any] = dict(zip(readers, contents, strict=True))
     faults = {sample.image: _faults(sample, found) for sample in samples}
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
