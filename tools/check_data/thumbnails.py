@@ -70,16 +70,16 @@ def rarest(
     masks, pixels = found.masks_with, found.pixels
     order = sorted(range(len(classes)), key=lambda index: (masks[index], pixels[index]))
     left = {
-        item: item.pixels.sum()
+        item: (item.pixels, item.pixels.sum())
         for item in found.items
         if not item.faults and item.pixels is not None
     }
-    while any(item.pixels[index] for item in left for index in order):
+    while any(pixels[index] for pixels, _ in left.values() for index in order):
         for index in order:
             if not count:
                 return
-            best = max(left, key=lambda item: item.pixels[index] / left[item], default=None)
-            if best and best.pixels[index]:
+            best = max(left, key=lambda item: left[item][0][index] / left[item][1], default=None)
+            if best and left[best][0][index]:
                 yield best, f"{classes[index]} (in {masks[index]} masks)"
                 del left[best]
                 count -= 1
