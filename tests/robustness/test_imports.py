@@ -26,7 +26,7 @@ METHODS = SCRIPTS - {"evaluate", "export", "predict"}
 FILES = [path for path in SOURCES if path.parts[0] != "tests"]
 BY_NAME = {"tools/methods.py", "util/optional.py"}
 """Files that may import modules by a computed name, which this test cannot see."""
-PRIVATE = {"engine/cost.py", "model/deploy.py", "util/distributed.py"}
+PRIVATE = {"engine/cost.py", "model/acceleration.py", "model/deploy.py", "util/distributed.py"}
 """Files that use private names of torch."""
 
 

@@ -70,13 +70,15 @@ def test_slices_masks_and_lists(run, source, tmp_path):
     assert rest == ["images/train/patient038_frame01_slice_1.png"]
     assert len((lists / "val.txt").read_text().splitlines()) == 3
     assert not (lists / "test.txt").exists()
+    assert "left out, as they would be empty: lists/test.txt, lists/3/unlabeled.txt, " in out
     code, out, _ = prepared(run, source, tmp_path / "acdc", "--partial")
     assert code == 0 and "0 files made" in out and "already there" in out
 
 
 def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path):
     code, _, err = prepared(run, source, tmp_path / "acdc")
-    assert code == 2 and "published list val (found 1 entry" in err
+    said = f"{source.parent}: incomplete: list val has 1 of 20 volumes. Fix: download again, or"
+    assert code == 2 and said in err and "ACDC.zip" not in err
     assert not (tmp_path / "acdc/images").exists()
 
 

@@ -561,8 +561,11 @@ def test_faults_of_several_files_are_named_at_once(init):
         write(f"labels/{name}.txt", "0 0 0 1 0 1 0.5 0.5")
     code, out, err = init("notes", "--skip-bad")
     assert code == 2 and "a/one.txt: line 1" in out and "a/two.txt: line 1" in out
-    assert "2 annotations cannot be used, see above; correct or remove them" in err
+    assert "2 annotations cannot be used, see above. Fix: correct or remove bad ann" in err
     assert "--skip-bad" not in err  # leaves out images, not annotations
+    write(f"labels/{IMAGES[0]}.txt", "0 0 0 1 0 1 0.5")
+    code, out, err = init("notes")
+    assert "a/two.txt: line 1" in err and err.count("Fix: ") == 1
 
 
 def test_masks_go_to_a_new_folder(init):

@@ -195,6 +195,7 @@ def test_all_problems_at_once(toy, inspect):
 def test_figures(toy, inspect):
     code, out, report = inspect()
     assert code == 0 and "no problems found" in out and report["problems"] == []
+    assert out.startswith("reading    11 images and their masks\nlabeled ")
     assert list(report["lists"]) == ["labeled", "unlabeled", "val"]
     labeled = report["lists"]["labeled"]
     assert labeled["images"] == 3 and labeled["sizes"] == {"52x44": 3}

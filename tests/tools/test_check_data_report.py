@@ -15,7 +15,7 @@ from tests.conftest import write_sample
 from tests.dataset.test_bands import png
 from tests.own_images import turned
 from tools.check_data import __main__ as check_data
-from tools.check_data.image_stats import image_facts
+from tools.check_data.image_stats import band_facts, image_facts
 from tools.check_data.inspect import inspect
 from tools.check_data.outliers import highlights
 from tools.check_data.problems import TITLES, problems
@@ -184,6 +184,21 @@ def test_suspicious_files_are_found_and_shown(toy, page):
         (figure,) = figures(every[f"images/{name}.jpg"], "", Reader(config.data))
         difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)
         assert abs(difference).mean() < 20, "JPEG of noise"
+
+
+@pytest.mark.parametrize("void", [None, "some", "all"])
+def test_facts_of_8_bits_are_those_of_floats(void):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image[..., 1] = 255
+    image[:9, :9] = 0
+    if void is None:
+        image[..., 1] = 7
+    masked = void and np.full((40, 50), void == "all") | (np.arange(2000).reshape(40, 50) % 50 < 9)
+    found, expected = band_facts(image, masked), band_facts(image / 255, masked)
+    for name in ("steps", "ends", "constant"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    np.testing.assert_allclose(found.sums, expected.sums, rtol=1e-12)
+    assert found.constant.tolist() == ([1, 1, 1] if void == "all" else [0, 1, 0])
 
 
 def test_facts_of_image_files(tmp_path):

@@ -15,7 +15,6 @@ from dataset.split_files import read_split_file
 from fixmatch import FixMatch
 from inference.mask_encoding import MaskEncoding
 from supervised import SupOnly
-from tests.conftest import one_line
 from tests.own_images import (
     COLOURS,
     FORMS,
@@ -61,6 +60,7 @@ def test_from_folders_to_a_config(form, init, run, train):
     code, out, err = init(*options, classes)
     assert code == 0, err
     assert "4 labeled, 3 unlabeled, 2 val" in out and "52x44" in out
+    assert out.startswith("reading  15 images and masks\n")
 
     config = load_config("configs/mine.yaml")
     assert config.data.classes == NAMES and config.data.root == Path(".")
@@ -197,8 +197,7 @@ def test_two_endings_of_masks_are_refused(init):
     stems = write_images(Path("images"))
     for suffix in ("_boundary", "_seg"):
         write_masks(Path("masks"), stems, "index", suffix=suffix)
-    code, _, err = init()
-    assert "Fix: --mask-pattern '*_boundary.png' or '*_seg.png'" in one_line(code, err)
+    assert "Fix: --mask-pattern '*_boundary.png' or '*_seg.png'" in init().mistake()
     code, _, err = init("--mask-pattern", "*_seg.png")
     assert code == 0, err
 
@@ -303,7 +302,7 @@ def test_the_proposed_command_keeps_force(init, run):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     assert init()[0] == 0
     code, out, _ = init("--force", "--classes", "a,b")
-    command = shlex.split(re.search("such as  (.*)", out)[1])
+    command = shlex.split(re.search("command  (.*)", out)[1])
     assert code == 2 and command.count("--force") == 1
     code, out, err = run(prepare, *command[3:])
     assert code == 0 and "\ncheck    " in out, err
@@ -326,7 +325,7 @@ SPOILT = {
 @pytest.mark.parametrize(
     "what, options, parts",
     [
-        ("size", [], ["photo 0.png: the mask is 9x9", "52x44"]),
+        ("size", [], ["photo 0.png: the mask is 9x9", "52x44", "Fix: repair or remove"]),
         ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file per name"]),
@@ -346,6 +345,7 @@ SPOILT = {
         ),
         ("", ["--masks", "images"], ["images", "the folder of the images"]),
         ("", ["--masks", "none"], ["none", "no such folder"]),
+        ("", ["--unlabeled", "masks"], ["--unlabeled masks: is the folder of the masks"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
         ("", ["--val", "images"], ["--val images", "takes all"]),
         ("", ["--val", "masks"], ["masks", "holds no labelled image"]),
@@ -355,8 +355,8 @@ SPOILT = {
 def test_refused_data_and_options(what, options, parts, init):
     write_masks(Path("masks"), write_images(Path("images")), "index")
     SPOILT[what]()
-    code, _, err = init(*options)
-    assert all(part in one_line(code, err) for part in parts), err
+    err = init(*options).mistake()
+    assert all(part in err for part in parts), err
     assert not Path("configs").exists() and not Path("splits").exists()
 
 
@@ -417,6 +417,17 @@ def test_a_frequent_255_is_not_ignored_unasked(init):
     assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "1": 1, "255": 2}
 
 
+def test_the_label_map_names_classes(init):
+    names = ["no", "2: # 'x'", 60 * "Ünten "]
+    form = (".png", lambda mask: Image.fromarray(7 * np.minimum(mask, 2)))
+    write_masks(Path("masks"), write_images(Path("images")), form)
+    code, _, err = init("--classes", ",".join(f"{7 * n}={name}" for n, name in enumerate(names)))
+    assert code == 0, err
+    text, data = Path("configs/mine.yaml").read_text(), load_config("configs/mine.yaml").data
+    assert "0: 'no'  # 3" in text and data.classes == [name.strip() for name in names]
+    assert data.label_map == {"0": 0, "7": 1, "14": 2}
+
+
 @pytest.mark.parametrize("numbering", ["anew", "unique", "colours"])
 def test_masks_of_objects_are_refused(numbering, init):
     stems = write_images(Path("images"), 8)
@@ -428,8 +439,7 @@ def test_masks_of_objects_are_refused(numbering, init):
         table = np.random.default_rng(0).permutation(256).astype(np.uint8)
         picture = mask if numbering != "colours" else np.stack([mask, table[mask], mask], -1)
         put(picture, f"masks/{stem}.png")
-    code, _, err = init()
-    assert "one value per object" in one_line(code, err)
+    assert "one value per object" in init().mistake()
     if numbering != "colours":
         assert init("--classes", "0=background,other=object")[0] == 0
         assert load_config("configs/mine.yaml").data.label_map == {"0": 0, "other": 1}
@@ -469,7 +479,7 @@ def test_names_from_macos(init):
     assert code == 0 and "4 with masks" in out, err
 
 
-def test_all_unreadable_files_are_named(init):
+def test_all_unreadable_files_are_named(init, run):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, "index")
     (extra,) = write_images(Path("more"), 1)
@@ -481,7 +491,8 @@ def test_all_unreadable_files_are_named(init):
     assert code == 2 and "4 files cannot be used" in err
     assert all(f"{file}: not a readable image" in out for file in bad), out
     Image.new("L", (3, 4)).save(Path("masks") / f"{stems[3]}.png")
-    code, out, err = init("--unlabeled", "more", "--skip-bad")
+    command = shlex.split(re.search("command  (.*)", out)[1])
+    code, out, err = run(prepare, *command[3:])
     assert code == 0, err
     assert all(f"{file}: not a readable image" in out for file in bad), out
     assert "the mask is 3x4" in out and "skipped  5 of 7 images" in out
@@ -496,6 +507,21 @@ def test_all_unreadable_files_are_named(init):
     write_masks(Path("more masks"), [extra], "index")  # the image of the mask is unreadable
     code, _, err = init("--skip-bad", "--force", "--val", "more", "more masks")
     assert code == 2 and "--val more more masks: none of these images can be used" in err
+
+
+def test_skipped_and_validation_images_are_not_counted_as_unlabelled(init):
+    stems = write_images(Path("images"), 10)
+    write_masks(Path("masks"), stems[:4], "index")
+    write_masks(Path("val masks"), stems[6::2], "index")
+    Path(f"images/{stems[5]}.jpg").write_bytes(b"no image")
+    for stem in stems[6::2]:
+        path = Path(f"images/held/{stem}.jpg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"images/{stem}.jpg").rename(path)
+    code, out, err = init("--skip-bad", "--val", "images/held", "val masks")
+    assert code == 0, err
+    assert " 3 without a mask are unlabelled\n" in out and "are left out" not in out
+    assert "4 labeled, 3 unlabeled, 2 val" in out
 
 
 def test_large_files_need_an_option(init, run):
@@ -521,6 +547,17 @@ def test_large_files_need_an_option(init, run):
     assert all(f"{kind}/1.png: 1300x1000 pixels" in out for kind in ("images", "masks"))
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".npy", ".nii", ".dcm"])
+def test_a_folder_without_images_is_no_matter_of_masks(suffix, run, tmp_path):
+    put(Image.new("RGB", (9, 9)), tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / f"a{suffix}")
+    err = run(prepare, "init", "--images", tmp_path, "--out", tmp_path / "mine.yaml").err
+    error = err.splitlines()[-1]
+    assert error.startswith("error: ") and "holds no images" in error and "masks" not in error
+    assert error.endswith(". HDF5 is read for ACDC only: python -m tools.prepare acdc --source "
+                          "FOLDER") == (suffix == ".h5")  # fmt: skip
+
+
 @pytest.mark.parametrize(("images", "val"), [(2, 1), (24, 8), (40, 10), (120, 12)])
 def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
     stems = write_images(Path("images"), images, size=(8, 6))
@@ -531,6 +568,36 @@ def test_few_labels_leave_more_than_one_image_to_validate_on(images, val, init):
     assert ("warning  " in out) == (val < 10)
 
 
+SLICES = [f"patient{p:03d}_frame01_slice_{s}" for p in range(4) for s in range(5)]
+
+
+@pytest.mark.parametrize(("names", "options", "note"), [
+    (SLICES, [], "20 of 20 names form 4 groups, such as patient00"),
+    ([*SLICES, *"abcdefghij"], ["--val", "0.3"], "20 of 30 names form 4 groups"),
+    ([f"dog {v}/{i:05d}" for v in "ab" for i in range(9)], [], "2 groups, such as dog "),
+    ([*SLICES[:5], *"abcdefghij"], [], ""),  # most names have no number
+    (SLICES[::2] + ["val/9", "val/8"], [], ""),
+    (SLICES, ["--val", "images"], ""),
+    ([f"img_{i:03d}" for i in range(40)], [], ""),
+    ([f"2024_{'abcdefghijkl'[i]}" for i in range(12)], [], ""),
+])  # fmt: skip
+def test_a_note_names_groups_in_both_splits(names, options, note, init):
+    for name in names:
+        put(np.full((9, 9, 3), len(name), np.uint8), f"images/{name}.png")
+        put(np.eye(9, dtype=np.uint8), f"masks/{name}.png")
+    if options[1:] == ["images"]:  # whole patients
+        options = ["--val", "images/held"]
+        for folder in ("images", "masks"):
+            Path(folder, "held").mkdir()
+            for file in [*Path(folder).glob("patient003*")]:
+                file.rename(Path(folder, "held", file.name))
+    code, out, err = init("--classes", "a,b", *options)
+    assert code == 0, err
+    assert ("\nnote     " in out) == bool(note) and note in out, out
+    if note and options == []:
+        assert re.search(r"such as \S.*\*; if a group is a patient or video, keep each in", out)
+
+
 def test_classes_in_few_validation_images_are_named(init):
     stems = write_images(Path("images"), 40, size=(8, 6))
     write_masks(Path("masks"), stems, (".png", lambda m: Image.fromarray(m[:6, :8] % 2)))
@@ -539,6 +606,7 @@ def test_classes_in_few_validation_images_are_named(init):
     Image.fromarray(mask).save(f"masks/{stems[0]}.png")
     code, out, err = init("--classes", "a,b,c")
     assert code == 0 and "warning  fewer than 3 validation images show c (0)" in out, out + err
+    assert " --config configs/mine.yaml --folds 5 --out splits/mine_folds\n" in out
 
 
 def test_transparent_pixels_are_asked_about(init):

@@ -11,11 +11,10 @@ from PIL import Image
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
-from tests.conftest import one_line
 from tests.dataset.test_bands import png
 from tests.own_images import put, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare.own.images import ImageFile, Kind, band_settings
+from tools.prepare.own.images import ImageFile, Kind, band_settings, grid_side, inspect_image
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -121,6 +120,20 @@ def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
     assert not warned(edited, *(pair.replace(": ", "=") for pair in (mean, std)))
 
 
+def test_many_images_keep_as_many_pixels_as_few():
+    assert {grid_side(count) for count in (1, 6, 2048)} == {32}
+    assert [grid_side(count) for count in (2049, 10_000, 100_000, 10**7)] == [31, 14, 4, 4]
+    path = write("bands")
+    few, many = (inspect_image(path, 1, *side) for side in ([], [4]))
+    assert few.values.shape == (32 * 32, 5) and many.values.shape == (4 * 4, 5)
+
+
+@pytest.mark.parametrize(("form", "pixels"), [("L", 1024), ("RGB", 0)])
+def test_pixels_of_photographs_are_not_kept(form, pixels):
+    put(Image.new(form, SIZE), "photo.png")
+    assert len(inspect_image(Path("photo.png"), 1).values) == pixels
+
+
 @pytest.mark.parametrize(
     "values", [[3e6, 3e6], [0, 0], [20000.01, 20000.025], [1234566.0, 1234574.0]]
 )
@@ -136,21 +149,17 @@ def test_constant_bands_and_narrow_ranges_are_scaled(values):
 
 
 def test_mixed_images_and_nan_are_refused_in_one_line(init):
-    def refused():
-        code, _, err = init()
-        return one_line(code, err)
-
     write("bands", np.uint16, range(1, COUNT))
     path = write("grey", np.uint16, [0])
-    err = refused()
+    err = init().mistake()
     assert f"{path} is grey of more than 8 bits" in err and "is 5 bands" in err
     write("bands", np.float32)
     image = np.zeros((*SIZE, 5), np.float32)
     image[3, 4, 2] = np.nan
     tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
-    assert "photo 0.tif: NaN or infinity in 1 value" in refused()
+    assert "photo 0.tif: NaN or infinity in 1 value" in init().mistake()
     tifffile.imwrite(path, np.zeros((3, *SIZE), np.float32), photometric="minisblack")
-    assert "of a volume" in refused()
+    assert "of a volume" in init().mistake()
     assert not Path("configs").exists()
 
 

@@ -49,6 +49,7 @@ def init(run, tmp_path, monkeypatch):
 def test_from_three_folders_to_an_epoch(init, run, train):
     code, out, err = init("--val", "0.4")
     assert code == 0 and "3 labeled, 1 unlabeled, 2 val" in out, err
+    assert "method   python" in out
     assert "pairs    of two dates: A, B" in out
     config = load_config("mine.yaml")
     data = config.data
@@ -100,8 +101,7 @@ def spoil(what):
     ("one value", [], ["found 1 value: 0, which makes 1 class; expected 2 to 254. Fix: all"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),
     ("", ["--second", "none"], ["none: no such folder"]),
-    ("", ["--unlabeled", "label"], ["--unlabeled label: is the folder of the masks"]),
-    ("other folder", ["--unlabeled", "C"], ["not in --images", "without --unlabeled"]),
+    ("", ["--unlabeled", "C"], ["--unlabeled: not for pairs. Fix: put unlabelled pairs into"]),
     ("other folder", ["--val", "C", "label"], ["not in --images", "a share or a folder"]),
 ])  # fmt: skip
 def test_refused_in_one_line(what, options, parts, init):
@@ -110,6 +110,14 @@ def test_refused_in_one_line(what, options, parts, init):
     assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
     assert all(part in err for part in parts), err
     assert not Path("mine.yaml").exists() and not Path("splits").exists()
+
+
+def test_all_pairs_have_masks(init):
+    for folder in "AB":
+        next(Path(folder).rglob("5.*")).unlink()
+    code, out, err = init("--val", "0.4")
+    assert code == 0, err
+    assert "method   none without unlabelled images; add pairs without a mask to --images" in out
 
 
 @pytest.mark.parametrize("named", ["255=changed,0=Unchanged", "0=same,255=changed",

@@ -68,6 +68,9 @@ def test_weights_are_taken_where_they_are(init, images, monkeypatch):
         return config.model.pretrained, config.optimizer.lr, "no file, and no internet" in out
 
     assert found() == ("none", 0.01, True)
+    out, comment = init("--preset", "small", "--force").out, Path(CONFIG).read_text()
+    for text in (out, comment.replace("\n# ", " ")):
+        assert "python -m tools.weights fetch efficientnet_lite0, then copy pretrained/eff" in text
     monkeypatch.setattr(hub, "is_on_hub", lambda name: True)
     assert found() == ("hub", 0.001, False)
     touch(Path(), ["pretrained/efficientnet_lite0.pth"])

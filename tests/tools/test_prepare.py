@@ -191,7 +191,7 @@ def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
     for split in ("train2017", "val2017")[: 1 if INSTANCES.archive in archives else 2]:
         del archives[PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
-    with pytest.raises(UserError, match="expected 2, missing masks: 000000000009, .*; down"):
+    with pytest.raises(UserError, match="expected 2, missing masks: 000000000009, .*[.] Fix: down"):
         case.run(miniature.pack(archives, tmp_path / "fewer"))
 
 

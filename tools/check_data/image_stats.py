@@ -70,14 +70,19 @@ def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
     bands = image.reshape(-1, image.shape[2]).T
     if void is not None:
         bands = bands[:, ~void.ravel()]
-    top = 255 if image.dtype == np.uint8 else 1
-    levels = bands if top == 255 else (bands * 255).astype(np.uint8)
+    whole = image.dtype == np.uint8
+    levels = np.ascontiguousarray(bands) if whole else (bands * 255).astype(np.uint8)
     counts = np.stack([np.bincount(band, minlength=256) for band in levels])
-    ends = np.stack([(bands == 0).sum(1), (bands == top).sum(1)], axis=1)
+    steps = counts.reshape(len(bands), STEPS, -1).sum(2)
+    if whole:  # the counts hold the rest
+        constant = ((counts > 0).sum(1) <= 1).astype(np.int64)
+        sums = counts @ np.arange(256)[:, None] ** [1, 2] / [255, 255**2]
+        return BandFacts(steps, counts[:, [0, 255]], constant, sums)
+    ends = np.stack([(bands == 0).sum(1), (bands == 1).sum(1)], axis=1)
     constant = (bands == bands[:, :1]).all(axis=1).astype(np.int64)
     squares = np.einsum("cn,cn->c", bands, bands, dtype=np.float64)
-    sums = np.stack([bands.sum(1, dtype=np.float64) / top, squares / top**2], axis=1)
-    return BandFacts(counts.reshape(len(bands), STEPS, -1).sum(2), ends, constant, sums)
+    sums = np.stack([bands.sum(1, dtype=np.float64), squares], axis=1)
+    return BandFacts(steps, ends, constant, sums)
 
 
 def sum_bands(facts: Iterable[BandFacts | None]) -> BandFacts | None:

@@ -23,7 +23,7 @@ from dataset.transforms.weak import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
 from util.config.schema import Config
 from util.config.types import IGNORE
-from util.errors import UserError
+from util.errors import UserError, counted
 from util.seed import sample_generator
 
 CROPS = 4
@@ -116,6 +116,7 @@ def inspect(config: Config) -> list[CheckedSplit]:
         if (source := getattr(data, kind)) is not None
     ]
     total = sum(len(split.listed.samples) for split in splits)
+    print(f"reading    {counted(total, 'image')} and their masks", flush=True)
     threads = decoding_threads([s.image_file for split in splits for s in split.listed.samples])
     with ThreadPoolExecutor(threads) as pool, tqdm(total=total, disable=None) as bar:
         for split in splits:

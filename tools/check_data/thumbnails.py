@@ -70,19 +70,19 @@ def rarest(
     masks, pixels = found.masks_with, found.pixels
     order = sorted(range(len(classes)), key=lambda index: (masks[index], pixels[index]))
     left = {
-        item: item.pixels / item.pixels.sum()
+        item: (item.pixels, item.pixels.sum())
         for item in found.items
         if not item.faults and item.pixels is not None
     }
-    while any(shares[index] for shares in left.values() for index in order):
+    while any(pixels[index] for pixels, _ in left.values() for index in order):
         for index in order:
-            best = max(left, key=lambda item: left[item][index], default=None)
-            if count and best and left[best][index]:
+            if not count:
+                return
+            best = max(left, key=lambda item: left[item][0][index] / left[item][1], default=None)
+            if best and left[best][0][index]:
                 yield best, f"{classes[index]} (in {masks[index]} masks)"
                 del left[best]
                 count -= 1
-        if not count:
-            return
 
 
 def by_brightness(found: CheckedSplit, count: int) -> list[CheckedSample]:

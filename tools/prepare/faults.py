@@ -38,11 +38,25 @@ def results_or_raise(found: Sequence[R | UserError]) -> list[R]:
 
 
 def raise_faults(
-    faults: Sequence[UserError], what: str = "annotations", fix: str = "correct or remove them"
+    faults: Sequence[UserError],
+    what: str = "annotations",
+    fix: str = "correct or remove bad annotations",
+    command: str = "",
 ) -> None:
-    """Raise a `UserError` where there are faults; several are printed first."""
+    """Raise a `UserError` with a fix where there are faults; several, and a command that the fix
+    may name, are printed first."""
     if len(faults) > 1:
         print(*faults, sep="\n")
-        raise UserError(f"{len(faults)} {what} cannot be used, see above; {fix}")
+    if faults and command:
+        print(f"command  {command}")
+    if len(faults) > 1:
+        raise UserError(f"{len(faults)} {what} cannot be used, see above. Fix: {fix}")
     if faults:
-        raise faults[0]
+        raise with_fix(faults[0], fix)
+
+
+def with_fix(error: UserError, fix: str) -> UserError:
+    """Return an error that ends with this fix, or the error itself if it has one."""
+    text = str(error)
+    end = "" if text.endswith("?") else "."
+    return error if "Fix: " in text else UserError(f"{text}{end} Fix: {fix}")

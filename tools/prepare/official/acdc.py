@@ -62,7 +62,7 @@ def plan(found: dict[Download, Archive]) -> Plan:
         for name in slices
     }
     lists, faults = _lists(slices["train"], slices["valtest"])
-    return Plan(sets, lists=lists, faults=faults)
+    return Plan(sets, lists=lists, faults=[f"{found[HDF5].path}: {fault}" for fault in faults])
 
 
 def image_png(content: bytes, number: int | None) -> bytes:
@@ -131,8 +131,7 @@ def _lists(train: Iterable[str], valtest: Iterable[str]) -> tuple[dict[str, list
         paths = [f"{folder}/{stem}.png" for stem in sorted(stems, key=_numbers)]
         has_masks = not name.endswith("/unlabeled")
         lines = [sample_line(f"images/{p}", f"masks/{p}" if has_masks else None) for p in paths]
-        if lines:
-            lists[f"lists/{name}.txt"] = lines
+        lists[f"lists/{name}.txt"] = lines
         if fault := _difference(name, stems):
             faults.append(fault)
     return lists, faults
@@ -152,17 +151,16 @@ def _numbers(stem: str) -> tuple[int, ...]:
 def _difference(name: str, stems: list[str]) -> str:
     """Describe how these slices (or their volumes) differ from the published list; "" if equal."""
     if name in HELD_OUT_LISTS:
-        files = {f"data/{stem.rpartition('_slice_')[0]}{SUFFIX}" for stem in stems}
+        unit, files = "volumes", {f"data/{s.rpartition('_slice_')[0]}{SUFFIX}" for s in stems}
     else:
-        files = {f"data/slices/{stem}{SUFFIX}" for stem in stems}
-    found = fingerprint(split_file_text(sorted(files)))
+        unit, files = "slices", {f"data/slices/{stem}{SUFFIX}" for stem in stems}
     (expected,) = [p for p in read_protocols() if (p.dataset, p.name) == ("acdc", name)]
-    if found == expected.fingerprint:
+    published = expected.fingerprint
+    if fingerprint(split_file_text(sorted(files))) == published:
         return ""
-    return (
-        f"acdc: its files do not give the published list {name} (found {found}; expected "
-        f"{expected.fingerprint})"
-    )
+    if len(files) < published.entries:
+        return f"incomplete: list {name} has {len(files)} of {published.entries} {unit}"
+    return f"list {name} has other {unit} than the published list"
 
 
 ACDC = Dataset(__doc__, ((HDF5,),), {"train": 1312, "valtest": 590}, plan)

@@ -18,7 +18,7 @@ AHEAD = 4
 """Files per thread that are read before they are converted."""
 NAMED = 3
 """Missing files that a message names."""
-AGAIN = "download incomplete files again, or give --partial"
+AGAIN = "Fix: download again, or --partial to continue with what is there"
 
 
 class FileToMake(NamedTuple):
@@ -65,7 +65,7 @@ class Set(NamedTuple):
             ("masks", self.masks, self.images),
         ):
             if lacking := sorted(others.keys() - tasks.keys()):
-                origins = sorted({task.member.archive.title for task in tasks.values()})
+                origins = sorted({task.member.archive.path.name for task in tasks.values()})
                 where = f" of {' or '.join(origins)}" if origins else ""
                 texts.append(f"missing {kind}{where}: {join_first(lacking, NAMED)}")
         return ", ".join(texts)
@@ -117,17 +117,19 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
         raise UserError(f"--jobs: found {jobs}, expected 1 or more")
     plan = dataset.plan(find_all(source, dataset.downloads, partial))
     if plan.faults and not partial:
-        raise UserError(f"{plan.faults[0]}; {AGAIN}")
+        raise UserError(f"{plan.faults[0]}. {AGAIN}")
     tasks = plan.tasks()
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
+    for remark in write_split_files({root / n: lines for n, lines in plan.lists.items() if lines}):
         print(remark)
+    if empty := [name for name, lines in plan.lists.items() if not lines]:
+        print(f"left out, as they would be empty: {', '.join(empty)}")
     texts = (part.shortfall(name, dataset.counts[name]) for name, part in plan.sets.items())
     lack = "; ".join(filter(None, texts))
     if lack and not partial:
-        raise UserError(f"{root}: {lack}; {AGAIN}")
+        raise UserError(f"{root}: {lack}. {AGAIN}")
     if lack:
         print_error(f"warning: {root}: {lack}")
 

@@ -1,6 +1,7 @@
 """Config and split files of a dataset, and the commands that use them."""
 
 import argparse
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
@@ -118,20 +119,20 @@ def _changed(classes: Classes, black: str) -> str:
     return classes.names[0 if unchanged == 1 else 1]
 
 
-def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, int | str, str]]:
+def _label_map(classes: Classes, masks: Masks) -> Iterator[tuple[str, str, str]]:
     """Yield key, class and a remark for each value or colour."""
     values = masks.values
     for key, label in classes.indices.items():
         why = "; hardly a class: as the nearest" if key not in classes.labels else ""
         found = _pixels([values[key]]) if key in values else "in no mask"
-        yield f'"{key}"' if masks.in_colour else key, _meaning(label), found + why
+        yield f'"{key}"' if masks.in_colour else key, _meaning(label, classes), found + why
     if classes.other is not None:
         rest = [value for key, value in values.items() if key not in classes.indices]
-        yield "other", _meaning(classes.other), f"{len(rest)} others: {_pixels(rest)}"
+        yield "other", _meaning(classes.other, classes), f"{len(rest)} others: {_pixels(rest)}"
 
 
-def _meaning(label: int) -> int | str:
-    return IGNORED if label == IGNORE else label
+def _meaning(label: int, classes: Classes) -> str:
+    return IGNORED if label == IGNORE else _flow(classes.names[label], width=math.inf)
 
 
 def _pixels(values: Iterable[Value]) -> str:
@@ -147,8 +148,8 @@ def _background(classes: Classes) -> str:
     return classes.names[classes.shares.index(largest)]
 
 
-def _flow(value: Any) -> str:
+def _flow(value: Any, width: float = 84) -> str:
     """Return a value as YAML, to follow a key of the data section."""
     plain = list(value) if isinstance(value, tuple) else value
-    text = yaml.safe_dump(plain, default_flow_style=True, width=84, allow_unicode=True)
+    text = yaml.safe_dump(plain, default_flow_style=True, width=width, allow_unicode=True)
     return text.removesuffix("...\n").strip().replace("\n", "\n  ")

@@ -2,8 +2,11 @@
 
 import argparse
 import os
-from collections.abc import Callable, Container, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dataset.folders import files_by_stem
 from dataset.split_files import draw_key
@@ -13,17 +16,29 @@ from util.errors import UserError, counted
 
 VAL_SHARE = 0.1
 """Share of the labelled images to validate on by default."""
+GROUP = 3
+"""Least images whose names may mean one patient or video."""
+LAST_NUMBER = re.compile(r"\d+(?=[^\d/]*$)")
 SPLIT_OF = dict.fromkeys(("val", "valid", "validation"), "val") | dict.fromkeys(
     ("test", "testing"), "test"
 )
 """The split that a folder in the image folder holds, by the folder's name."""
 
 
-def divide(
-    args: argparse.Namespace, bad: Container[Path] = ()
-) -> tuple[list[ImageAndMask], list[str]]:
+class Division(NamedTuple):
+    """Samples divided into splits."""
+
+    samples: list[ImageAndMask]
+    """In the order of their splits."""
+    remarks: list[str]
+    """On files without a partner."""
+    is_drawn: bool
+    """True if the validation split was drawn by the seed."""
+
+
+def divide(args: argparse.Namespace, bad: Collection[Path] = ()) -> Division:
     """Match the files that the command line names, and divide them into splits without `bad`
-    images; images without masks are unlabelled. Also return remarks on files without a partner.
+    images; images without masks are unlabelled.
 
     Raises `UserError` for names that do not match, an impossible share, and an empty split.
     """
@@ -31,7 +46,8 @@ def divide(
     matched = match(images, masks, args)
     pairs = [pair for pair in matched.pairs if pair.image not in bad]
     split_of = _splits_by_folder(pairs, images)
-    val = _validation(args, pairs, split_of)
+    in_folders = _in_folders(args, pairs, split_of)
+    val = _draw(args, pairs, split_of) if in_folders is None else in_folders
     taken = {pair.image for pair in val}
     left = [pair for pair in pairs if pair.image not in taken]
     labeled = [pair for pair in left if split_of(pair.image) != "test"]
@@ -39,9 +55,9 @@ def divide(
     given = f"--val {' '.join(args.val or ['(default)'])}"
     if not labeled:
         raise UserError(f"{given}: takes all labelled images; leave some to train on")
-    bare, remarks = _without_mask(args, matched, split_of)
     used = {file for pair in (*labeled, *val, *test) for file in pair.files()}
-    unlabeled = [ImageAndMask(file) for file in bare if file not in used]
+    bare, remarks = _without_mask(args, matched, split_of, used.union(bad))
+    unlabeled = [ImageAndMask(file) for file in bare]
     samples = [
         sample._replace(split=split)
         for split, some in zip(SPLITS, (labeled, unlabeled, val, test), strict=True)
@@ -53,7 +69,7 @@ def divide(
     if args.second is not None:
         later = later_images(samples, images, masks, args)
         samples = [sample._replace(later=later[sample.image]) for sample in samples]
-    return samples, remarks
+    return Division(samples, remarks, in_folders is None)
 
 
 def _splits_by_folder(pairs: Sequence[ImageAndMask], images: Path) -> Callable[[Path], str]:
@@ -69,19 +85,19 @@ def _splits_by_folder(pairs: Sequence[ImageAndMask], images: Path) -> Callable[[
 
 
 def _without_mask(
-    args: argparse.Namespace, matched: Matched, split_of: Callable[[Path], str]
-) -> tuple[dict[Path, None], list[str]]:
-    """Return the images to use without a mask, also those of `--unlabeled`, and remarks on files
-    without a partner. Those in folders of validation and test images are left out."""
+    args: argparse.Namespace, matched: Matched, split_of: Callable[[Path], str], skip: set[Path]
+) -> tuple[list[Path], list[str]]:
+    """Return the images to use without a mask, also those of `--unlabeled`, except `skip`, and
+    remarks on files without a partner. Those in folders of validation and test images are left
+    out."""
     more = _files_of_unlabeled(args) if args.unlabeled else []
     folders = {absolute(Path(folder)) for folder in args.val or ()}
     kinds = {"test"} if args.val else {"val", "test"}
+    without_mask = [file for file in matched.without_mask if file not in skip]
     held_out = {
-        file
-        for file in matched.without_mask
-        if split_of(file) in kinds or folders & {*file.parents}
+        file for file in without_mask if split_of(file) in kinds or folders & {*file.parents}
     }
-    bare = [file for file in matched.without_mask if file not in held_out]
+    bare = [file for file in without_mask if file not in held_out]
     left_out = held_out - {*more}
     remarks = {
         f"{len(bare)} without a mask are unlabelled": bare,
@@ -90,7 +106,8 @@ def _without_mask(
         f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
         f"names of masks end in {matched.suffix}": matched.suffix,
     }
-    return dict.fromkeys((*bare, *more)), [text for text, holds in remarks.items() if holds]
+    files = [file for file in dict.fromkeys((*bare, *more)) if file not in skip]
+    return files, [text for text, holds in remarks.items() if holds]
 
 
 def _files_of_unlabeled(args: argparse.Namespace) -> list[Path]:
@@ -106,31 +123,34 @@ def _files_of_unlabeled(args: argparse.Namespace) -> list[Path]:
         return [*files_by_stem(folder, masks).values()]
 
 
-def _validation(
+def _in_folders(
+    args: argparse.Namespace, pairs: Sequence[ImageAndMask], split_of: Callable[[Path], str]
+) -> list[ImageAndMask] | None:
+    """Return the validation split of folders: by default, `val`; None if it is to be drawn."""
+    given = args.val or []
+    if not given:
+        return [pair for pair in pairs if split_of(pair.image) == "val"] or None
+    try:
+        (text,) = given
+        float(text)
+    except ValueError:  # not one number
+        return _pairs_in([absolute(Path(folder)) for folder in given], pairs, args)
+    return None
+
+
+def _draw(
     args: argparse.Namespace, pairs: Sequence[ImageAndMask], split_of: Callable[[Path], str]
 ) -> list[ImageAndMask]:
-    """Return the validation split: of folders, or drawn by the seed.
-
-    By default, the folder `val` if there is one, else `VAL_SHARE`, and up to `MIN_IMAGES` where
-    this leaves two thirds to train on.
-    """
-    given = args.val or []
-    in_folder = [pair for pair in pairs if split_of(pair.image) == "val"]
-    if not given and in_folder:
-        return in_folder
+    """Return a validation split drawn by the seed: the share of `--val`, else `VAL_SHARE`, and up
+    to `MIN_IMAGES` where this leaves two thirds to train on."""
     rest = [pair for pair in pairs if split_of(pair.image) != "test"]
     number = len(rest)
-    share = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
-    if given:
-        try:
-            (text,) = given
-            share = float(text)
-        except ValueError:  # not one number
-            return _pairs_in([absolute(Path(folder)) for folder in given], pairs, args)
+    usual = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
+    share = float(args.val[0]) if args.val else usual
     if not 0 < share < 1 or number < 2:
         raise UserError(
-            f"--val {' '.join(given) or share}: expected a share between 0 and 1 of at least 2 "
-            f"images, found {number} images with masks"
+            f"--val {args.val[0] if args.val else share}: expected a share between 0 and 1 of at "
+            f"least 2 images, found {number} images with masks"
         )
     count = min(max(1, round(share * number)), number - 1)
     # By name, so that most images stay in the split when labels are added.
@@ -165,3 +185,23 @@ def _pairs_in(
             "folder in it, or a folder of images and one of masks"
         )
     return inside
+
+
+def mixed_groups(samples: Iterable[ImageAndMask], images: Path) -> str:
+    """Describe groups of labelled images whose names differ in the last number only, if some are in
+    training and validation; "" where most names are in no group of `GROUP`, or all in one."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        if sample.split in ("labeled", "val"):
+            stem, _ = os.path.splitext(sample.image)
+            groups[LAST_NUMBER.sub("*", stem)].append(sample.split)
+    large = {name: splits for name, splits in groups.items() if len(splits) >= GROUP}
+    total, grouped = (sum(map(len, some.values())) for some in (groups, large))
+    mixed = [name for name, splits in large.items() if len(set(splits)) > 1]
+    if not mixed or len(large) < 2 or 2 * grouped < total:
+        return ""
+    return (
+        f"{grouped} of {total} names form {len(large)} groups, such as "
+        f"{os.path.relpath(mixed[0], images)}; if a group is a patient or video, keep each in one "
+        "split (docs/own_data.md#is-my-data-correct)"
+    )

@@ -1,6 +1,7 @@
 """Bands of images and the range of their values, as keys of the config."""
 
 from collections.abc import Sequence
+from math import isqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ from dataset.bands import bands_of, divisors, stored_bands
 from util.errors import UserError
 
 GRID = 32
-"""Rows and columns of the pixels of an image that are measured."""
+"""Rows and columns of the pixels of an image that are measured, where there are few images."""
+FEW_IMAGES = 2048
+"""Number of images up to which all have `GRID` rows; more have fewer, for a constant sum."""
 PERCENTILES = (0.1, 99.9)
 """Percentiles of values of more than 8 bits that become 0 and 1, as a few pixels may be dead."""
 
@@ -31,6 +34,9 @@ class Kind(NamedTuple):
         return f"{f'{len(self.bands)} bands' if self.is_numbered() else self.bands} of {self.depth}"
 
 
+PHOTOGRAPH = Kind("rgb", False, "8 bits")
+
+
 class ImageFile(NamedTuple):
     """Size, kind and some values of an image."""
 
@@ -43,25 +49,36 @@ class ImageFile(NamedTuple):
     """Numbers of the bands of a TIFF that are alpha."""
 
 
-def inspect_image(path: Path, max_megapixels: int) -> ImageFile:
+def grid_side(images: int) -> int:
+    """Return the rows and columns of pixels to measure of each of so many images."""
+    return max(4, min(GRID, isqrt(FEW_IMAGES * GRID**2 // max(1, images))))
+
+
+def inspect_image(path: Path, max_megapixels: int, side: int = GRID) -> ImageFile:
     """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
-    that are no numbers."""
+    that are no numbers.
+
+    `side`: rows and columns of pixels to keep; none of colour photographs of 8 bits, see
+    `band_settings`.
+    """
     bands, in_colour, alpha = bands_of(path)
     values, void = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype == np.uint8 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole
-    rows, columns = (np.linspace(0, n - 1, min(n, GRID)).astype(int) for n in (height, width))
+    kind = Kind(bands, in_colour, depth)
+    side = 0 if kind == PHOTOGRAPH else side
+    rows, columns = (np.linspace(0, n - 1, min(n, side)).astype(int) for n in (height, width))
     some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
     if void is not None:
         some = some[~void[np.ix_(rows, columns)].ravel()]
-    return ImageFile(path, (width, height), Kind(bands, in_colour, depth), some, alpha)
+    return ImageFile(path, (width, height), kind, some, alpha)
 
 
 def band_settings(images: Sequence[ImageFile], kind: Kind) -> dict[str, Any]:
     """Return the bands, and the range of their values, as keys of the data section; none for colour
     photographs of 8 bits."""
-    if kind == Kind("rgb", False, "8 bits"):
+    if kind == PHOTOGRAPH:
         return {}
     values = np.concatenate([image.values for image in images]).astype(np.float64)
     if not len(values):

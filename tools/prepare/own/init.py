@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations import write as annotations
+from tools.prepare.faults import with_fix
 from tools.prepare.own.classes import Classes, ClassOptions, make_classes, parse_classes
 from tools.prepare.own.config import config_text, output_files, write_config
 from tools.prepare.own.guess import Doubt, choose_labels
@@ -63,6 +64,10 @@ def run(args: argparse.Namespace) -> None:
 
     Raises `UserError` for data that cannot be trained on and for files that would be overwritten.
     """
+    if args.second and args.unlabeled:
+        raise UserError(
+            "--unlabeled: not for pairs. Fix: put unlabelled pairs into --images and --second"
+        )
     args.lists = args.lists or Path("splits") / args.out.stem
     existing = [path for path in output_files(args) if path.exists()]
     if existing and not args.force:
@@ -97,6 +102,6 @@ def _choose(found: Survey, named: ClassOptions, args: argparse.Namespace) -> Cla
         labels = choose_labels(found.masks, named, of_change=args.second is not None)
     except Doubt as doubt:
         print(table(found, doubt.labels))
-        print(f"such as  {again(doubt.labels)}{' --force' if args.force else ''}")
-        raise UserError(f"{doubt}; correct the command above and run it") from None
+        print(f"command  {again(doubt.labels)}{' --force' if args.force else ''}")
+        raise with_fix(doubt, "correct the command above and run it") from None
     return make_classes(found.masks, labels)

@@ -47,16 +47,16 @@ def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
     """Match images and masks of one relative name but for the suffix, such as a/b.jpg and a/b.png
     or a/b_mask.png; or of one `*` in the patterns.
 
-    Raises `UserError` when none match.
+    Raises `UserError` when there are no images, and when none match.
     """
     inside = images == masks
+    by_image = _images(images, None if inside else masks, args.image_pattern)
     mixed = UserError(
         f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
         "separate them with --image-pattern and --mask-pattern"
     )
     if inside and args.image_pattern == args.mask_pattern:
         raise mixed
-    by_image = files_by_stem(images, None if inside else masks, args.image_pattern)
     by_mask = files_by_stem(masks, None if inside else images, args.mask_pattern)
     narrow, wide = sorted((by_mask, by_image), key=len)
     taken = set(narrow.values())
@@ -75,6 +75,17 @@ def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
         )
     without_mask = [file for stem, file in by_image.items() if not of[stem]]
     return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)
+
+
+def _images(folder: Path, skip: Path | None, pattern: str) -> dict[str, Path]:
+    """Return the images below a folder as `files_by_stem`; the error for HDF5 names its command."""
+    try:
+        return files_by_stem(folder, skip, pattern)
+    except UserError as error:
+        if next(folder.rglob("*.h5"), None) is None:
+            raise
+        hdf5 = "HDF5 is read for ACDC only: python -m tools.prepare acdc --source FOLDER"
+        raise UserError(f"{error}. {hdf5}") from None
 
 
 def _common_suffix(images: list[str], masks: Mapping[str, Path]) -> str:
@@ -125,7 +136,6 @@ def later_images(
         if sample.image not in found:
             raise UserError(
                 f"{sample.image}: not in --images {images}, so it has no later image in --second; "
-                "of pairs, --val is a share or a folder in --images, and those without masks are "
-                "unlabelled (without --unlabeled)"
+                "of pairs, --val is a share or a folder in --images"
             )
     return found

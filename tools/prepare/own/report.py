@@ -11,6 +11,7 @@ from pathlib import Path
 from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands
+from tools.prepare.own.divide import mixed_groups
 from tools.prepare.own.images import ImageFile
 from tools.prepare.own.match import SPLITS
 from tools.prepare.own.settings import Settings
@@ -41,9 +42,13 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
               "or draw another validation split with --seed")  # fmt: skip
     sizes = Counter(sample.split for sample in found.samples)
     if few := too_few(sizes["val"], classes.names, [counts["val"] for counts in splits]):
-        print(f"warning  {few}")
+        own = f"--config {shlex.quote(str(args.out))} --folds 5 --out "
+        own += shlex.quote(f"splits/{args.out.stem}_folds")
+        print(f"warning  {few.replace('--config CONFIG --folds 5 --out FOLDER', own)}")
     sets = [f"{sizes[split]} {split}" for split in SPLITS if sizes[split] or split != "test"]
     print(f"splits   {args.lists}/: {', '.join(sets)}")
+    if found.division.is_drawn and (groups := mixed_groups(found.samples, args.images)):
+        print(f"note     {groups}")
 
 
 def _summary(found: Survey, is_mapped: bool) -> str:
@@ -53,7 +58,7 @@ def _summary(found: Survey, is_mapped: bool) -> str:
     remarks = {
         f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have "
         "no data; if it holds data itself, name it in data.bands": alpha,
-        **dict.fromkeys(found.remarks, True),
+        **dict.fromkeys(found.division.remarks, True),
         f"{no_data} pixels of masks have no data (nodata value or mask of the file): ignored": (
             no_data
         ),
@@ -127,8 +132,10 @@ def report_config(
         f"{config['evaluation']['mode']}"
     )
     if config["model"]["pretrained"] == "none":
+        name = config["model"]["backbone"]
         print("weights  no file, and no internet connection: training starts from random weights "
-              "and scores lower; see the comment in the config")  # fmt: skip
+              "and scores lower. Fix: on a computer with internet: python -m tools.weights fetch "
+              f"{name}, then copy pretrained/{name}.pth and repeat with --force")  # fmt: skip
     if hours is not None:
         print(f"time     about {hours:.1f} h with {settings.methods[-1]}.py on this machine")
     if rare := classes.rare():
@@ -139,7 +146,10 @@ def report_config(
         print(f"names    {again(classes.labels, masks)} --force")
     check, baseline, *method = commands(args.out, settings.methods)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
-    missing = "none without unlabelled images; name a folder of them by --unlabeled"
+    fix = "name a folder of them by --unlabeled"
+    if args.second:
+        fix = "add pairs without a mask to --images and --second"
+    missing = f"none without unlabelled images; {fix}, and repeat with --force"
     print(f"method   {method[0] if method else missing}")
 
 

@@ -1,16 +1,25 @@
 """Read all images and masks of a dataset, and find the unusable ones."""
 
 import argparse
-from collections.abc import Callable, Mapping
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from tools.prepare.faults import in_threads, raise_faults
-from tools.prepare.own.divide import divide
-from tools.prepare.own.images import ImageFile, Kind, band_settings, common_kind, inspect_image
-from tools.prepare.own.masks import Masks, combine, inspect_mask
+from tools.prepare.own.divide import Division, divide
+from tools.prepare.own.images import (
+    ImageFile,
+    Kind,
+    band_settings,
+    common_kind,
+    grid_side,
+    inspect_image,
+)
+from tools.prepare.own.masks import MaskFile, Masks, combine, inspect_mask
 from tools.prepare.own.match import ImageAndMask
 from util.errors import UserError
 
@@ -18,16 +27,17 @@ from util.errors import UserError
 class Survey(NamedTuple):
     """The files of a dataset and their content."""
 
-    samples: list[ImageAndMask]
-    """In the order of their splits."""
-    remarks: list[str]
-    """On files without a partner."""
+    division: Division
     images: list[ImageFile]
     kind: Kind
     bands: dict[str, Any]
     """Keys of the data section, see `band_settings`."""
     masks: Masks
     """Of the samples with a mask, in their order."""
+
+    @property
+    def samples(self) -> list[ImageAndMask]:
+        return self.division.samples
 
     def masked(self) -> list[ImageAndMask]:
         return [sample for sample in self.samples if sample.mask]
@@ -42,28 +52,37 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
     such images are printed and left out), and for images or masks of several kinds.
     """
-    samples, remarks = divide(args)
-    readers: dict[Path, Callable[[Path, int], Any]] = {
-        file: inspect_image for sample in samples for file in sample.files()
-    }
-    readers |= {sample.mask: inspect_mask for sample in samples if sample.mask}
-    contents = in_threads(
-        [*readers.items()], lambda item: item[1](item[0], args.max_megapixels), "files", [*readers]
+    division = divide(args)
+    samples = division.samples
+    files = [*dict.fromkeys(file for sample in samples for file in sample.files())]
+    mask_files = {sample.mask for sample in samples if sample.mask}
+    side = grid_side(len(files) - len(mask_files))
+
+    def inspect(file: Path) -> ImageFile | MaskFile:
+        if file in mask_files:
+            return inspect_mask(file, args.max_megapixels)
+        return inspect_image(file, args.max_megapixels, side)
+
+    print(f"reading  {len(files)} images and masks", flush=True)
+    found: dict[Path, Any] = dict(
+        zip(files, in_threads(files, inspect, "files", files), strict=True)
     )
-    found: dict[Path, Any] = dict(zip(readers, contents, strict=True))
     faults = {sample.image: _faults(sample, found) for sample in samples}
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        raise_faults(messages, "files", "repair or remove them, or leave them out with --skip-bad")
+        fix = "repair or remove bad files, or run the command above, which leaves them out"
+        skipping = ["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"]
+        raise_faults(messages, "files", fix, shlex.join(skipping))
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
-        samples, _ = divide(args, bad)
+        division = divide(args, bad)
+        samples = division.samples
     images = [found[s.image] for s in samples] + [found[s.later] for s in samples if s.later]
     masks = combine([found[s.mask] for s in samples if s.mask], named_colours)
     kind = common_kind(images)
-    return Survey(samples, remarks, images, kind, band_settings(images, kind), masks)
+    return Survey(division, images, kind, band_settings(images, kind), masks)
 
 
 def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
