@@ -58,6 +58,11 @@ def checkpoint_parser(
     return parser
 
 
+NOT_COMPARED = ("data.classes", "evaluation.select")
+"""Score keys of no concern for a trained network: loading it compares the classes, and `select` has
+chosen its checkpoint."""
+
+
 def checkpoint_and_config(args: argparse.Namespace) -> tuple[Path, Config]:
     """Return the file of `--checkpoint`, and its config with `--set` and `--tta` applied; print the
     file where a folder was given, and set the default of `--which`.
@@ -91,7 +96,11 @@ def _warn_of_other_scores(
     with suppress(UserError):  # no config beside the checkpoint, or one of another version
         own = load_config(of_run, settings).model_dump(mode="json")
         changed = differences(own, config.model_dump(mode="json"))
-        if keys := [text for key, text in changed.items() if key.startswith(SCORE_KEYS)]:
+        keys = [
+            text for key, text in changed.items()
+            if key.startswith(SCORE_KEYS) and key not in NOT_COMPARED
+        ]  # fmt: skip
+        if keys:
             print_error(
                 f"warning: --config {given}: differs from {of_run} in {'; '.join(keys)}; leave out "
                 "--config to use the run's"

@@ -57,8 +57,9 @@ def background(classes: Sequence[str]) -> int | None:
 def distinct_colours(count: int) -> tuple[Colour, ...]:
     """Return `FIRST_COLOURS`, then colours as far as possible from earlier ones, greys and ignore.
 
-    Glasbey et al., "Colour displays for categorical images", Color Research and Application 2007:
-    the sequential search, by Euclidean distance in CIELAB, lightness 30 to 90.
+    The further ones are by the sequential search of Glasbey et al., "Colour displays for
+    categorical images", Color Research and Application 2007: Euclidean distance in CIELAB,
+    lightness 30 to 90.
     """
     steps = np.linspace(0, 255, SHADES).round()
     colours = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)

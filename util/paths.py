@@ -49,14 +49,14 @@ def nearest_hint(path: Path) -> str:
                 names = difflib.get_close_matches(part, os.listdir(found), n=1)
             except (OSError, ValueError):
                 return ""
-            if not names or _extends(part, names[0]):
+            if not names or _has_prefix(part, names[0]):
                 return ""
             part = names[0]
         found /= part
     return did_you_mean([str(found)]) if os.path.exists(found) and found != path else ""
 
 
-def _extends(name: str, other: str) -> bool:
-    """Return True if one name is the other with two or more further characters."""
+def _has_prefix(name: str, other: str) -> bool:
+    """Return True if one name is the other after two or more further characters."""
     short, long = sorted((Path(name).stem, Path(other).stem), key=len)
-    return short in long and len(long) - len(short) > 1
+    return long.endswith(short) and len(long) - len(short) > 1

@@ -69,6 +69,14 @@ def test_a_resumed_run_is_the_same_run_of_wandb(toy, train, runs, tmp_path):
     assert (tmp_path / "run/tensorboard").is_dir()
 
 
+def test_the_real_wandb_offline(toy, train, tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(SupOnly, toy.argv(tmp_path / "run", *WANDB, "epochs=1", "log.pictures=1"))
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
+
+
 def test_wandb_that_is_missing_or_cannot_start(toy, refused, tmp_path, monkeypatch):
     def init(**_):
         raise RuntimeError("no API key\nconfigured")

@@ -8,6 +8,7 @@ import evaluate
 import predict
 from corrmatch import CorrMatch
 from engine.run_dir import RunDir
+from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.conftest import saved
 from tests.robustness.fuzzing.verdict import LAUGHS
@@ -268,6 +269,19 @@ def test_checkpoint_with_odd_contents(trained, refused):
     bias = {"model.classifier.bias": torch.ones(3) * 1j}
     torch.save(whole | {"method": whole["method"] | bias}, trained)
     contains(refused("--resume", str(trained), kind=SupOnly), "classifier.bias torch.complex64")
+
+
+@pytest.fixture
+def with_previous(toy, train, tmp_path):
+    train(PrevMatch, toy.change(epochs=1).argv(tmp_path / "trained"))
+    return tmp_path / "trained/latest.pth"
+
+
+def test_checkpoint_with_odd_previous_models(with_previous, refused):
+    latest, whole = with_previous, saved(with_previous)
+    for odd in (None, 3, {"previous": 3}):
+        torch.save(whole | {"method": whole["method"] | {"_extra_state": odd}}, latest)
+        contains(refused("--resume", str(latest), kind=PrevMatch), "trained/latest.pth")
 
 
 @pytest.mark.parametrize("module", [evaluate, predict])

@@ -207,6 +207,7 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
         ("labeled.txt", "unlabeled.txt", False),
         ("valtest.txt", "test.txt", False),
         ("labeled.txt", "lbeled.txt", True),
+        ("labeled.txt", "label.txt", True),
         ("shapes.yaml", "shape.yaml", True),
         ("unlabeled.txt", "unlabelled.txt", True),
     ],

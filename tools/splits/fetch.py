@@ -56,7 +56,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
     contents = {fingerprint(text): text for text in by_path.values()}
     lacking = [p for p in wanted if p.fingerprint not in contents]
     for p in lacking:
-        if other := by_path.get(file := clone / p.path):
+        if (other := by_path.get(file := clone / p.path)) is not None:
             raise _unlike_published(file, fingerprint(other), p)
     if lacking:
         names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
