@@ -22,6 +22,7 @@ from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
 from tools.prepare.annotations.match import ImageFolder, match_pictures
+from tools.prepare.annotations.matlab import read_matlab
 from tools.prepare.annotations.model import Annotations, Picture
 from tools.prepare.own import config
 from tools.prepare.own import init as own_init
@@ -545,6 +546,14 @@ def test_faults_are_one_line_and_leave_nothing(case, init):
     code, out, err = init()
     assert code == 2 and message in out + err and err.count("\n") == 1, out + err
     assert sorted(Path().rglob("*")) == before
+
+
+def test_matlab_cells_are_no_masks(data):
+    classes, cell = expected() * 2, np.empty((1, 1), object)
+    cell[0, 0] = covered(*SMALL)  # the mask of one object
+    savemat(note("one.mat"), {"GT": {"classes": classes, "mask": cell}})
+    (picture,) = read_matlab([Path("notes/one.mat")], Path("notes")).pictures
+    np.testing.assert_array_equal(picture.dense().values, classes)
 
 
 def test_matlab73_needs_h5py(init, monkeypatch):

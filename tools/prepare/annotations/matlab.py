@@ -28,11 +28,7 @@ def read_matlab(files: list[Path], root: Path) -> Annotations:
 
 def _read_array(file: Path) -> Dense:
     try:
-        found = (
-            _hdf5_arrays(file)
-            if _is_hdf5(file)
-            else _own_arrays(loadmat(file, simplify_cells=True))
-        )
+        found = _hdf5_arrays(file) if _is_hdf5(file) else _own_arrays(loadmat(file))
     except UserError:
         raise
     except Exception as error:  # damaged files raise any exception
@@ -70,8 +66,9 @@ def _own_arrays(variables: dict[str, Any], before: str = "") -> dict[str, np.nda
     """Return the arrays among variables, also in structs, by name."""
     found: dict[str, np.ndarray] = {}
     for name, value in variables.items():
-        if isinstance(value, dict):
-            found |= _own_arrays(value, f"{before}{name}.")
+        if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
+            fields = dict(zip(value.dtype.names, value.flat[0], strict=True))
+            found |= _own_arrays(fields, f"{before}{name}.")
         elif isinstance(value, np.ndarray):
             found[before + name] = value
     return found
