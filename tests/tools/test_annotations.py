@@ -564,6 +564,21 @@ def test_matlab73_needs_h5py(init, monkeypatch):
     assert "one.mat: MATLAB 7.3 needs h5py. Fix: pip install -r requirements-extra.txt" in out
 
 
+def test_matlab73_opens_no_cells(data, monkeypatch):
+    matlab73()
+    opened, get = [], h5py.Group.__getitem__
+
+    def noted(group, name):
+        opened.append(f"{group.name}/{name}")
+        return get(group, name)
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", noted)
+    files = [Path("notes", f"{name}.mat") for name in IMAGES]
+    for picture in read_matlab(files, Path("notes")).pictures:
+        np.testing.assert_array_equal(picture.dense().values, expected())
+    assert opened and not any("#" in name for name in opened)
+
+
 def test_faults_of_several_files_are_named_at_once(init):
     yolo()
     for name in IMAGES[:2]:

@@ -52,13 +52,16 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a MATLAB 7.3 file, also in structs, by name; texts are none."""
     found: dict[str, np.ndarray] = {}
 
-    def add(name: str, item: Any) -> None:  # links are not visited
-        is_text = item.attrs.get("MATLAB_class") == b"char"
-        if not name.startswith("#") and not is_text and not fault(content, name, LARGEST):
-            found[name.replace("/", ".")] = item[()].T  # MATLAB stores columns first
+    def add(group: Any, before: str = "") -> None:
+        for name in (name for name in group if name[0] != "#"):  # has the cells
+            problem = fault(group, name, LARGEST)
+            if problem == "is a group":
+                add(group[name], f"{before}{name}.")
+            elif not problem and group[name].attrs.get("MATLAB_class") != b"char":
+                found[before + name] = group[name][()].T  # MATLAB stores columns first
 
     with import_optional("h5py", f"{file}: MATLAB 7.3").File(file) as content:
-        content.visititems(add)
+        add(content)
     return found
 
 
