@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from scipy.io import savemat
 
-from tests.own_images import with_palette
+from tests.own_images import turned, with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
@@ -468,6 +468,12 @@ def ambiguous():
     coco("images", file_name="same.png")()
 
 
+def exif_orientation():
+    coco()()
+    image = Image.open("photos/a/one.jpg")
+    image.save("photos/a/one.jpg", exif=turned(6))
+
+
 def two_attributes():
     via()
     text = Path("notes/via.json").read_text()
@@ -496,7 +502,12 @@ FAULTS = {
                              "annotations[0].segmentation: size [40, 32]; expected"),
     "image id twice": (coco("images", 1, id=1), "images[1].id: 1 is the id of images[0] too"),
     "category id twice": (coco("categories", 1, id=3), "[1].id: 3 is the id of categories[0]"),
-    "other size": (coco("images", width=80, height=64), "x.json: the mask is 80x64, its image "),
+    "other size": (coco("images", width=80, height=64), "x.json: 'a/one.jpg' has 80x64 pixels, "),
+    "size before it was turned": (
+        exif_orientation,
+        "a/one.jpg has 32x40; its EXIF orientation turns the image. Fix: remove the orientation, "
+        "or turn the annotation",
+    ),
     "one name twice": (ambiguous, "x.json: 'same.png' may be"),
     "one image twice": (lambda: (labelme(), shutil.copy("notes/a/one.json", "notes/a/copy.json")),
                         "a/one.jpg is annotated in"),
