@@ -590,6 +590,18 @@ def test_matlab73_opens_no_cells(data, monkeypatch):
     assert opened and not any("#" in name for name in opened)
 
 
+def test_label_studio_pngs_name_a_file_of_theirs(init):
+    label_studio_pngs()
+    Image.new("L", (W, H)).save("notes/another.png")
+    code, out, err = init()
+    assert code == 0, err
+    for path in Path("photos").rglob("task-*.jpg"):
+        path.rename(path.with_name(f"photo{path.name}"))
+    code, out, err = init("notes", "--force")
+    assert code == 2 and "notes/task-11-annotation-11-by-1-tag-" in err, err
+    assert "expected images named such as task-11.jpg" in err
+
+
 def test_faults_of_several_files_are_named_at_once(init):
     yolo()
     for name in IMAGES[:2]:
