@@ -474,6 +474,11 @@ def exif_orientation():
     image.save("photos/a/one.jpg", exif=turned(6))
 
 
+def via_without_project():
+    changed(via, '"width"', '"w"')()
+    write("via.json", json.loads(Path("notes/via.json").read_text())["_via_img_metadata"])
+
+
 def two_attributes():
     via()
     text = Path("notes/via.json").read_text()
@@ -534,6 +539,14 @@ FAULTS = {
     "poses": (lambda: (yolo(), write("data.yaml", "names: [a, b]\nkpt_shape: [3, 2]")),
               "data.yaml: kpt_shape: labels are keypoints; expected polygons"),
     "an image that was resized": (changed(via, '"width"', '"width": 50, "w"'), "x is 60; expected"),
+    "VIA's annotations alone": (
+        via_without_project,
+        "via.json: [one.jpg123].regions[0].shape_attributes.width: missing",
+    ),
+    "no list of annotations": (
+        lambda: write("x.json", [{"data": {"image": "one.jpg"}, "annotations": None}]),
+        "x.json: [0].annotations: found None; expected a list",
+    ),
     "names": (lambda: (yolo(), write("data.yaml", "names: [yes, no]")),
               "data.yaml: names: found [True, False]; expected texts"),
     "archive": (lambda: write("x.zip", "PK"), "unpack the archive"),
