@@ -17,11 +17,12 @@ from PIL import Image
 from pycocotools import mask as rle
 from scipy.io import savemat
 
-from tests.own_images import with_palette
+from tests.own_images import turned, with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
 from tools.prepare.annotations.match import ImageFolder, match_pictures
+from tools.prepare.annotations.matlab import read_matlab
 from tools.prepare.annotations.model import Annotations, Picture
 from tools.prepare.own import config
 from tools.prepare.own import init as own_init
@@ -467,6 +468,17 @@ def ambiguous():
     coco("images", file_name="same.png")()
 
 
+def exif_orientation():
+    coco()()
+    image = Image.open("photos/a/one.jpg")
+    image.save("photos/a/one.jpg", exif=turned(6))
+
+
+def via_without_project():
+    changed(via, '"width"', '"w"')()
+    write("via.json", json.loads(Path("notes/via.json").read_text())["_via_img_metadata"])
+
+
 def two_attributes():
     via()
     text = Path("notes/via.json").read_text()
@@ -495,7 +507,12 @@ FAULTS = {
                              "annotations[0].segmentation: size [40, 32]; expected"),
     "image id twice": (coco("images", 1, id=1), "images[1].id: 1 is the id of images[0] too"),
     "category id twice": (coco("categories", 1, id=3), "[1].id: 3 is the id of categories[0]"),
-    "other size": (coco("images", width=80, height=64), "x.json: the mask is 80x64, its image "),
+    "other size": (coco("images", width=80, height=64), "x.json: 'a/one.jpg' has 80x64 pixels, "),
+    "size before it was turned": (
+        exif_orientation,
+        "a/one.jpg has 32x40; its EXIF orientation turns the image. Fix: remove the orientation, "
+        "or turn the annotation",
+    ),
     "one name twice": (ambiguous, "x.json: 'same.png' may be"),
     "one image twice": (lambda: (labelme(), shutil.copy("notes/a/one.json", "notes/a/copy.json")),
                         "a/one.jpg is annotated in"),
@@ -522,6 +539,14 @@ FAULTS = {
     "poses": (lambda: (yolo(), write("data.yaml", "names: [a, b]\nkpt_shape: [3, 2]")),
               "data.yaml: kpt_shape: labels are keypoints; expected polygons"),
     "an image that was resized": (changed(via, '"width"', '"width": 50, "w"'), "x is 60; expected"),
+    "VIA's annotations alone": (
+        via_without_project,
+        "via.json: [one.jpg123].regions[0].shape_attributes.width: missing",
+    ),
+    "no list of annotations": (
+        lambda: write("x.json", [{"data": {"image": "one.jpg"}, "annotations": None}]),
+        "x.json: [0].annotations: found None; expected a list",
+    ),
     "names": (lambda: (yolo(), write("data.yaml", "names: [yes, no]")),
               "data.yaml: names: found [True, False]; expected texts"),
     "archive": (lambda: write("x.zip", "PK"), "unpack the archive"),
@@ -547,12 +572,47 @@ def test_faults_are_one_line_and_leave_nothing(case, init):
     assert sorted(Path().rglob("*")) == before
 
 
+def test_matlab_cells_are_no_masks(data):
+    classes, cell = expected() * 2, np.empty((1, 1), object)
+    cell[0, 0] = covered(*SMALL)  # the mask of one object
+    savemat(note("one.mat"), {"GT": {"classes": classes, "mask": cell}})
+    (picture,) = read_matlab([Path("notes/one.mat")], Path("notes")).pictures
+    np.testing.assert_array_equal(picture.dense().values, classes)
+
+
 def test_matlab73_needs_h5py(init, monkeypatch):
     matlab73()
     monkeypatch.setitem(sys.modules, "h5py", None)
     code, out, _ = init()
     assert code == 2
     assert "one.mat: MATLAB 7.3 needs h5py. Fix: pip install -r requirements-extra.txt" in out
+
+
+def test_matlab73_opens_no_cells(data, monkeypatch):
+    matlab73()
+    opened, get = [], h5py.Group.__getitem__
+
+    def noted(group, name):
+        opened.append(f"{group.name}/{name}")
+        return get(group, name)
+
+    monkeypatch.setattr(h5py.Group, "__getitem__", noted)
+    files = [Path("notes", f"{name}.mat") for name in IMAGES]
+    for picture in read_matlab(files, Path("notes")).pictures:
+        np.testing.assert_array_equal(picture.dense().values, expected())
+    assert opened and not any("#" in name for name in opened)
+
+
+def test_label_studio_pngs_name_a_file_of_theirs(init):
+    label_studio_pngs()
+    Image.new("L", (W, H)).save("notes/another.png")
+    code, out, err = init()
+    assert code == 0, err
+    for path in Path("photos").rglob("task-*.jpg"):
+        path.rename(path.with_name(f"photo{path.name}"))
+    code, out, err = init("notes", "--force")
+    assert code == 2 and "notes/task-11-annotation-11-by-1-tag-" in err, err
+    assert "expected images named such as task-11.jpg" in err
 
 
 def test_faults_of_several_files_are_named_at_once(init):

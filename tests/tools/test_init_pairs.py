@@ -112,6 +112,15 @@ def test_refused_in_one_line(what, options, parts, init):
     assert not Path("mine.yaml").exists() and not Path("splits").exists()
 
 
+def test_other_sizes_of_a_pairs_files_are_all_named(init):
+    first = NAMES[0]
+    Image.new("RGB", (9, 9)).save(f"B/{first}.png")
+    spoil("mask size")
+    code, out, err = init()
+    assert code == 2 and "2 files cannot be used" in err, err
+    assert f"B/{first}.png: the later image is 9x9" in out and "0.png: the mask is 9x9" in out
+
+
 def test_all_pairs_have_masks(init):
     for folder in "AB":
         next(Path(folder).rglob("5.*")).unlink()

@@ -105,7 +105,8 @@ def test_a_missing_download_is_a_warning_with_partial(case, capsys):
     assert len(files(case.root)) == 3
     warnings = capsys.readouterr().err
     assert "lacks gtFine_trainvaltest.zip (cityscapes-dataset.com" in warnings
-    assert "train has 0 images with a mask, expected 2, missing masks: aachen" in warnings
+    lack = "missing masks of leftImg8bit_trainvaltest.zip or gtFine_trainvaltest.zip: aachen"
+    assert f"train has 0 images with a mask, expected 2, {lack}" in warnings
 
 
 @of("cityscapes", "pascal")
@@ -132,13 +133,23 @@ def test_wrong_counts(case, tmp_path, capsys):
     assert len(files(case.root)) == len(made) + 1
 
 
+@of("cityscapes")
+def test_a_folder_that_a_download_lacks(case, tmp_path):
+    name = "gtFine_trainvaltest.zip"
+    archives = dict(case.archives)
+    archives[name] = {n: data for n, data in archives[name].items() if "/train/" not in n}
+    with pytest.raises(UserError, match=f"missing masks of .*{name}: aachen"):
+        case.run(miniature.pack(archives, tmp_path / "fewer"))
+
+
 @of("ade20k")
 def test_samples_are_counted(case, monkeypatch):
     monkeypatch.setattr(case.dataset, "counts", {"training": 5, "validation": 0})
     with pytest.raises(UserError) as error:
         case.run()
-    text = str(error.value)
-    assert "training has 2 images with a mask, expected 5; validation has 1 image" in text
+    lack = "missing images and masks of ADEChallengeData2016.zip: 3"
+    text = f"training has 2 images with a mask, expected 5, {lack}; validation has 1 image"
+    assert text in str(error.value)
 
 
 @of("camvid", "cityscapes", "pascal")
@@ -191,7 +202,9 @@ def test_masks_of_two_kinds_are_not_mixed(case, tmp_path):
     archives = {name: dict(members) for name, members in case.archives.items()}
     for split in ("train2017", "val2017")[: 1 if INSTANCES.archive in archives else 2]:
         del archives[PANOPTIC.archive][f"annotations/panoptic_{split}.zip"]
-    with pytest.raises(UserError, match="expected 2, missing masks: 000000000009, .*[.] Fix: down"):
+    with pytest.raises(
+        UserError, match="missing masks of .* or panoptic_.*: 000000000009, .*[.] Fix: "
+    ):
         case.run(miniature.pack(archives, tmp_path / "fewer"))
 
 

@@ -77,7 +77,9 @@ def _read_task(task: Entry, unread: Counter[str]) -> Picture:
 
 def _results(task: Entry, unread: Counter[str]) -> list[Entry] | None:
     """Return the results of the annotation to read; None where a task has no annotation."""
-    key = "completions" if task.get("annotations", list, default=None) is None else "annotations"
+    key = "annotations"
+    if task.get(key, list, default=None) is None and "completions" in task.value:
+        key = "completions"
     made = [one for one in task.entries(key) if not one.get("was_cancelled", Any, default=False)]
     if not made:
         return None

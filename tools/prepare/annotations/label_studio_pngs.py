@@ -27,6 +27,7 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations | None:
     parsed = {file: match for file in files if (match := PNG_NAME.fullmatch(file.name))}
     if not parsed:
         return None
+    files = [*parsed]
     before = _common_tag([match[4] for match in parsed.values()])
     tasks: dict[str, dict[int, list[tuple[Path, str]]]] = defaultdict(lambda: defaultdict(list))
     for file, match in parsed.items():

@@ -28,11 +28,7 @@ def read_matlab(files: list[Path], root: Path) -> Annotations:
 
 def _read_array(file: Path) -> Dense:
     try:
-        found = (
-            _hdf5_arrays(file)
-            if _is_hdf5(file)
-            else _own_arrays(loadmat(file, simplify_cells=True))
-        )
+        found = _hdf5_arrays(file) if _is_hdf5(file) else _own_arrays(loadmat(file))
     except UserError:
         raise
     except Exception as error:  # damaged files raise any exception
@@ -56,13 +52,16 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a MATLAB 7.3 file, also in structs, by name; texts are none."""
     found: dict[str, np.ndarray] = {}
 
-    def add(name: str, item: Any) -> None:  # links are not visited
-        is_text = item.attrs.get("MATLAB_class") == b"char"
-        if not name.startswith("#") and not is_text and not fault(content, name, LARGEST):
-            found[name.replace("/", ".")] = item[()].T  # MATLAB stores columns first
+    def add(group: Any, before: str = "") -> None:
+        for name in (name for name in group if name[0] != "#"):  # has the cells
+            problem = fault(group, name, LARGEST)
+            if problem == "is a group":
+                add(group[name], f"{before}{name}.")
+            elif not problem and group[name].attrs.get("MATLAB_class") != b"char":
+                found[before + name] = group[name][()].T  # MATLAB stores columns first
 
     with import_optional("h5py", f"{file}: MATLAB 7.3").File(file) as content:
-        content.visititems(add)
+        add(content)
     return found
 
 
@@ -70,8 +69,9 @@ def _own_arrays(variables: dict[str, Any], before: str = "") -> dict[str, np.nda
     """Return the arrays among variables, also in structs, by name."""
     found: dict[str, np.ndarray] = {}
     for name, value in variables.items():
-        if isinstance(value, dict):
-            found |= _own_arrays(value, f"{before}{name}.")
+        if isinstance(value, np.ndarray) and value.dtype.names and value.size == 1:
+            fields = dict(zip(value.dtype.names, value.flat[0], strict=True))
+            found |= _own_arrays(fields, f"{before}{name}.")
         elif isinstance(value, np.ndarray):
             found[before + name] = value
     return found

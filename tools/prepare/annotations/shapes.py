@@ -42,8 +42,8 @@ def polygons(
     margin: float = MARGIN,
     scale: ArrayLike = 1,
 ) -> Rle:
-    """Rasterise the union of polygons of 3 points or more, each `x1, y1, x2, y2, ...` or pairs of x
-    and y, times `scale`; raises `ValueError`."""
+    """Rasterise the union of polygons, each `x1, y1, x2, y2, ...` or pairs of x and y, times
+    `scale`; raises `ValueError`. The caller leaves out polygons of fewer than 3 points."""
     flat = []
     for part in parts:
         if np.size(part) % 2:

@@ -32,8 +32,11 @@ def read_via(tree: Entry, root: Path) -> Annotations:
 
     Raises `UserError` for a missing or wrong key, and if several attributes could be the class.
     """
-    project = tree if PROJECT in tree.value else Entry({PROJECT: tree.value}, tree.path)
-    regions = {image: list(image.entries("regions")) for image in project.entries(PROJECT)}
+    if PROJECT in tree.value:
+        images = list(tree.entries(PROJECT))
+    else:
+        images = [Entry(value, tree.path, f"[{name}]") for name, value in tree.value.items()]
+    regions = {image: list(image.entries("regions")) for image in images}
     attribute = _attribute(tree, [one for found in regions.values() for one in found])
     pictures = [
         Picture(

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from dataset.folders import files_by_stem
-from dataset.image_files import image_size, size_mismatch
+from dataset.image_files import image_size, is_in_stored_orientation
 from tools.prepare.annotations.draw import (
     ClassTable,
     MaskToDraw,
@@ -24,7 +24,7 @@ from tools.prepare.annotations.draw import (
 )
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
-from tools.prepare.annotations.model import Annotations, Picture
+from tools.prepare.annotations.model import Annotations, Picture, Size
 from tools.prepare.faults import in_threads, raise_faults, results_or_raise
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
@@ -129,10 +129,23 @@ def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Mas
         except UserError:
             continue
         if picture.size and picture.size != size:
-            faults.append(size_mismatch(image, picture.file, size, picture.size))
+            faults.append(_size_fault(picture, picture.size, image, size))
         tasks.append(MaskToDraw(key, image, picture, size))
     raise_faults(faults)
     return tasks
+
+
+def _size_fault(picture: Picture, annotated: Size, image: Path, size: Size) -> UserError:
+    hint = ". Fix: annotate the image as it is, or resize it"
+    if is_in_stored_orientation(image, size, annotated):
+        hint = (
+            "; its EXIF orientation turns the image. Fix: remove the orientation, or turn the "
+            "annotation"
+        )
+    return UserError(
+        f"{picture.file}: '{picture.names[0]}' has {annotated[0]}x{annotated[1]} pixels, {image} "
+        f"has {size[0]}x{size[1]}{hint}"
+    )
 
 
 def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Totals:

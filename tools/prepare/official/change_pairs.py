@@ -67,7 +67,10 @@ def _dataset(name: str, title: str, archives: tuple[str, str], pairs: int) -> Da
     about = (
         f"{title} in pieces of 256x256, as UniMatch and UniMatch V2 share it; files as they are."
     )
-    pages = ("UniMatch's README, remote-sensing", "UniMatch V2's README, remote-sensing")
+    pages = (
+        "UniMatch's README, more-scenarios/remote-sensing",
+        "UniMatch V2's README, remote-sensing",
+    )
     downloads = (Download(a, "", p, "label") for a, p in zip(archives, pages, strict=True))
     return Dataset(about, (tuple(downloads),), {"pairs": pairs}, partial(plan_pairs, name))
 

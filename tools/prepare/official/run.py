@@ -55,8 +55,11 @@ class Set(NamedTuple):
         """Return the number of samples with image and mask."""
         return len(self.images.keys() & self.masks.keys())
 
-    def shortfall(self, name: str, expected: int) -> str:
-        """Describe the difference from the official size; "" for none."""
+    def shortfall(self, name: str, expected: int, downloads: str) -> str:
+        """Describe the difference from the official size; "" for none.
+
+        `downloads`: the dataset's archives, named where no archive holds such files.
+        """
         if self.complete() == expected:
             return ""
         texts = [f"{name} has {counted(self.complete(), 'image')} with a mask, expected {expected}"]
@@ -66,8 +69,11 @@ class Set(NamedTuple):
         ):
             if lacking := sorted(others.keys() - tasks.keys()):
                 origins = sorted({task.member.archive.path.name for task in tasks.values()})
-                where = f" of {' or '.join(origins)}" if origins else ""
-                texts.append(f"missing {kind}{where}: {join_first(lacking, NAMED)}")
+                where = " or ".join(origins) or downloads
+                texts.append(f"missing {kind} of {where}: {join_first(lacking, NAMED)}")
+        absent = expected - len(self.images.keys() | self.masks.keys())
+        if absent > 0:
+            texts.append(f"missing images and masks of {downloads}: {absent}")
         return ", ".join(texts)
 
 
@@ -126,8 +132,10 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
         print(remark)
     if empty := [name for name, lines in plan.lists.items() if not lines]:
         print(f"left out, as they would be empty: {', '.join(empty)}")
-    texts = (part.shortfall(name, dataset.counts[name]) for name, part in plan.sets.items())
-    lack = "; ".join(filter(None, texts))
+    downloads = " or ".join(d.archive for group in dataset.downloads for d in group)
+    lack = "; ".join(filter(None, (
+        part.shortfall(name, dataset.counts[name], downloads) for name, part in plan.sets.items()
+    )))  # fmt: skip
     if lack and not partial:
         raise UserError(f"{root}: {lack}. {AGAIN}")
     if lack:

@@ -91,11 +91,12 @@ def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
     if unreadable := [one for one in contents if isinstance(one, UserError)]:
         return unreadable
     image, *others = contents
-    try:
-        if sample.later:
+    faults = []
+    if sample.later:
+        try:
             refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
-        if sample.mask and others[-1].size != image.size:
-            raise size_mismatch(sample.image, sample.mask, image.size, others[-1].size)
-    except UserError as error:
-        return [error]
-    return []
+        except UserError as error:
+            faults.append(error)
+    if sample.mask and others[-1].size != image.size:
+        faults.append(size_mismatch(sample.image, sample.mask, image.size, others[-1].size))
+    return faults
