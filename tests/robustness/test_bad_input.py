@@ -164,7 +164,7 @@ def test_list_that_is_not_text(refused, toy):
 def test_no_list_at_all(refused, toy):
     del toy.tree["data"]["unlabeled"]
     toy.write_config()
-    draw = "python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER draws both"
+    draw = "python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER"
     contains(refused(), "--unlabeled-id-path", "data.unlabeled", draw)
 
 
