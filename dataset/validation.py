@@ -203,12 +203,19 @@ def _check_classes(
         warn(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
 
 
-def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) -> str:
+def too_few(
+    images: int,
+    names: Sequence[str],
+    showing: Iterable[int] | None,
+    config: str = "CONFIG",
+    folder: str = "FOLDER",
+) -> str:
     """Describe a validation split with too few images, or too few of a class; "" for a large one.
 
     Args:
         names: of the classes.
         showing: number of validation images that show each class; None: unknown.
+        config, folder: of the command that the text advises, quoted for a shell.
     """
     problems = []
     if images < MIN_IMAGES:
@@ -222,7 +229,7 @@ def too_few(images: int, names: Sequence[str], showing: Iterable[int] | None) ->
     return (
         f"{'; '.join(problems)}: scores are uncertain. Fix: validate on more images, or, if each "
         "shows another patient, video or field, cross-validate: python -m tools.splits make "
-        "--config CONFIG --folds 5 --out FOLDER"
+        f"--config {config} --folds 5 --out {folder}"
     )
 
 

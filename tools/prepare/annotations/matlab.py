@@ -53,7 +53,7 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
 
     def add(group: Any, before: str = "") -> None:
-        for name in (name for name in group if name[0] != "#"):  # has the cells
+        for name in (name for name in group if name[0] != "#"):  # "#refs#": contents of cells
             problem = fault(group, name, LARGEST)
             if problem == "is a group":
                 add(group[name], f"{before}{name}.")

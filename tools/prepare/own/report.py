@@ -41,10 +41,10 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
         print(f"warning  in no training mask: {join_first(untrained, 5)}; label more images, "
               "or draw another validation split with --seed")  # fmt: skip
     sizes = Counter(sample.split for sample in found.samples)
-    if few := too_few(sizes["val"], classes.names, [counts["val"] for counts in splits]):
-        own = f"--config {shlex.quote(str(args.out))} --folds 5 --out "
-        own += shlex.quote(f"splits/{args.out.stem}_folds")
-        print(f"warning  {few.replace('--config CONFIG --folds 5 --out FOLDER', own)}")
+    config, folder = map(shlex.quote, (str(args.out), f"splits/{args.out.stem}_folds"))
+    showing_val = [counts["val"] for counts in splits]
+    if few := too_few(sizes["val"], classes.names, showing_val, config, folder):
+        print(f"warning  {few}")
     sets = [f"{sizes[split]} {split}" for split in SPLITS if sizes[split] or split != "test"]
     print(f"splits   {args.lists}/: {', '.join(sets)}")
     if found.division.is_drawn and (groups := mixed_groups(found.samples, args.images)):
