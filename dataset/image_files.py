@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from dataset.tiff import SIDEWAYS, TIFF_SUFFIXES, tiff_header
 from util.errors import UserError, reason
+from util.numbers import evenly_spaced
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -100,7 +101,7 @@ def decoding_threads(files: Sequence[Path]) -> int:
     """Return a number of threads to decode such files, few for large ones: a thread may need 2 GB
     for 100 megapixels. Reads some headers; unreadable files are left out."""
     largest = 1
-    for path in files[:: len(files) // PROBED + 1]:
+    for path in evenly_spaced(files, PROBED):
         with suppress(UserError):
             width, height = image_size(path)
             largest = max(largest, width * height)

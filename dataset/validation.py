@@ -23,6 +23,7 @@ from dataset.split_files import Fault, Split, Splits, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, join_first
+from util.numbers import evenly_spaced
 
 MAX_HEADERS = 5000
 """Samples of a split whose headers are compared, and the sizes of their files between machines."""
@@ -118,7 +119,7 @@ def sizes_digest(split: Split) -> str:
     Raises `UserError` for a missing file.
     """
     sizes = []
-    for sample in _evenly_spaced(split.samples, MAX_HEADERS):
+    for sample in evenly_spaced(split.samples, MAX_HEADERS):
         for file in (*sample.image_files, *([sample.mask_file] if sample.mask else [])):
             try:
                 sizes.append(file.stat().st_size)
@@ -134,10 +135,10 @@ def check_contents(
     """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
     samples = split.samples
     reader = Reader(data)
-    decoded = _evenly_spaced(samples, data.check_samples)
+    decoded = evenly_spaced(samples, data.check_samples)
     threads = decoding_threads([sample.image_file for sample in decoded])
     if data.pair is not None or (samples and samples[0].mask is not None):
-        _each(_headers_agree, _evenly_spaced(samples, MAX_HEADERS))
+        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS))
     if not samples or samples[0].mask is None:
         _each(reader.image, decoded, threads)
     elif pixels := _each(
@@ -249,9 +250,3 @@ def _each(
     )
     raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]
-
-
-def _evenly_spaced(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Return at most `count` samples, evenly spaced."""
-    count = min(count, len(samples))
-    return [samples[i * len(samples) // count] for i in range(count)]
