@@ -131,7 +131,7 @@ class Data(Section):
     val: ImageSources
     """Validation split; it selects the best checkpoint."""
     test: ImageSources | None = None
-    """Test split, used only by `evaluate.py --split test` and `tools.compare --split test`."""
+    """Test split; not used for training or for selecting the checkpoint."""
     reduce_zero_label: bool = False
     """Shift mask values down by one: 0 becomes 255 (ignore), k becomes k - 1. For official ADE20K
     masks."""
