@@ -184,7 +184,7 @@ def read_split(args: argparse.Namespace, config: Config) -> "Split":
 
     split = read_samples(split_of(config, args.split), config.data, masks=True)
     refuse_overlaps(split)
-    distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
+    distributed.on_main(lambda: check_files(config.data, split))
     if args.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data, config.evaluation.volume_pattern):
             logger.warning(warning)

@@ -23,6 +23,7 @@ from dataset.split_files import Fault, Split, Splits, raise_first
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, join_first
+from util.log import logger
 from util.numbers import evenly_spaced
 
 MAX_HEADERS = 5000
@@ -64,20 +65,15 @@ def required_source(source: ImageSources | None, kind: str) -> ImageSources:
     raise UserError(problem)
 
 
-def check_files(
-    data: Data,
-    *splits: Split,
-    warn: Callable[[str], None],
-    scored: Split | None = None,
-) -> None:
+def check_files(data: Data, *splits: Split, scored: Split | None = None) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
-    Calls `warn` for absent classes, for grey images under `bands: rgb`, and for too few `scored`
+    Warns of absent classes, of grey images under `bands: rgb`, and of too few `scored`
     images (one of the splits). Raises `UserError` that names the split file, line and file.
     """
     for split in splits:
         check_existence(split)
-        check_contents(split, data, warn, scored=split is scored)
+        check_contents(split, data, scored=split is scored)
 
 
 def check_existence(split: Split) -> None:
@@ -129,9 +125,7 @@ def sizes_digest(split: Split) -> str:
     return hashlib.sha256(str(sizes).encode()).hexdigest()[:12]
 
 
-def check_contents(
-    split: Split, data: Data, warn: Callable[[str], None], scored: bool = False
-) -> None:
+def check_contents(split: Split, data: Data, scored: bool) -> None:
     """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
     samples = split.samples
     reader = Reader(data)
@@ -145,12 +139,12 @@ def check_contents(
         lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, threads
     ):
         _refuse_disagreement([sample.mask_file for sample in decoded], reader, threads)
-        _check_classes(np.sum(pixels, axis=0), len(decoded), split, data, warn)
+        _check_classes(np.sum(pixels, axis=0), len(decoded), split, data)
         showing = (np.array(pixels) > 0).sum(0) if len(decoded) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
-            warn(f"{split.name}: {few}")
+            logger.warning("%s: %s", split.name, few)
     if data.bands == "rgb" and decoded and all(is_grey(f) for s in decoded for f in s.image_files):
-        warn(
+        logger.warning(
             f"{split.name}: all images checked ({len(decoded)}) are grey; their band is repeated "
             "to three. Fix: with data.bands=grey the network sees one"
         )
@@ -188,9 +182,7 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) ->
         raise UserError(text)
 
 
-def _check_classes(
-    pixels: np.ndarray, masks: int, split: Split, data: Data, warn: Callable[[str], None]
-) -> None:
+def _check_classes(pixels: np.ndarray, masks: int, split: Split, data: Data) -> None:
     """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels`: `[256]`."""
     where = f"the {counted(masks, 'mask')} checked of {split.name}"
     hint = ""
@@ -201,7 +193,7 @@ def _check_classes(
         raise UserError(f"no pixel is labelled in {where}{hint}")
     absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
     if absent:
-        warn(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
+        logger.warning(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
 
 
 def too_few(
