@@ -20,8 +20,6 @@ RADIUS = int(3 * SIGMA[1] + 0.5)
 P_CUTMIX = 0.5
 BOX_AREA = (0.02, 0.4)  # of the crop
 BOX_RATIO = (0.3, 1 / 0.3)  # height over width
-PARAMETERS = ("factors", "hue", "order", "grey", "sigma")
-"""Names of the parameters of a strong view; each is a tensor in a batch."""
 
 Rgb = tuple[int, int, int]
 """The channels that are red, green and blue."""
