@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm.contrib.concurrent import thread_map
 
 from dataset.bands import is_grey
 from dataset.file_content import stored_kind
 from dataset.folders import read_samples
-from dataset.image_files import decoding_threads, image_size, missing_file_hint, size_mismatch
+from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
 from dataset.split_files import Fault, Split, Splits, raise_first
+from dataset.threads import map_in_threads
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, join_first
@@ -130,15 +130,15 @@ def check_contents(split: Split, data: Data, scored: bool) -> None:
     samples = split.samples
     reader = Reader(data)
     decoded = evenly_spaced(samples, data.check_samples)
-    threads = decoding_threads([sample.image_file for sample in decoded])
+    files = [sample.image_file for sample in decoded]
     if data.pair is not None or (samples and samples[0].mask is not None):
-        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS))
+        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS), [])
     if not samples or samples[0].mask is None:
-        _each(reader.image, decoded, threads)
+        _each(reader.image, decoded, files)
     elif pixels := _each(
-        lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, threads
+        lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, files
     ):
-        _refuse_disagreement([sample.mask_file for sample in decoded], reader, threads)
+        _refuse_disagreement([sample.mask_file for sample in decoded], reader)
         _check_classes(np.sum(pixels, axis=0), len(decoded), split, data)
         showing = (np.array(pixels) > 0).sum(0) if len(decoded) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
@@ -167,7 +167,7 @@ def _headers_agree(sample: Sample) -> None:
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
-def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) -> None:
+def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     """Raise `UserError` for masks of several kinds or palettes whose values disagree."""
     kinds = {stored_kind(path) for path in files}
     if reader.labels.in_colour or (len(kinds) < 2 and "P" not in {mode for mode, _ in kinds}):
@@ -178,7 +178,7 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) ->
         codes = np.unique(reader.labels.codes(mask, path))
         return mask_format(mask, codes[codes < CLEAR].tolist(), path, reader.labels)
 
-    if text := disagreement(thread_map(format_of, files, max_workers=threads, disable=True)):
+    if text := disagreement(map_in_threads(format_of, files, files, "comparing masks")):
         raise UserError(text)
 
 
@@ -227,9 +227,9 @@ def too_few(
 
 
 def _each(
-    check: Callable[[Sample], R], samples: Sequence[Sample], threads: int | None = None
+    check: Callable[[Sample], R], samples: Sequence[Sample], files: Sequence[Path]
 ) -> list[R]:
-    """Return the results of a check, run in threads; raises `UserError` as `raise_first`."""
+    """Return the results of a check, from `map_in_threads`; raises `UserError` as `raise_first`."""
 
     def located(sample: Sample) -> R | Fault:
         try:
@@ -237,8 +237,6 @@ def _each(
         except UserError as error:
             return Fault(sample.origin, sample.line, str(error))
 
-    checked = thread_map(
-        located, samples, max_workers=threads, desc="checking files", disable=None, leave=False
-    )
+    checked = map_in_threads(located, samples, files, "checking files")
     raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]
