@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -87,8 +88,16 @@ def _keep_as(previous: Path, path: Path) -> None:
     try:
         previous.unlink(missing_ok=True)
         os.link(path, previous)
-    except OSError:  # a file system without hard links
+    except OSError:  # a file system without hard links; a copy would need more room
         path.replace(previous)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make a hard link to a file, or a copy where the file system has no hard links."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def make_folder(path: Path) -> None:
