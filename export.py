@@ -11,7 +11,6 @@ if __name__ == "__main__":
     exit_on_ctrl_c()  # also during the imports
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.io import require_folder_of
+from util.optional import require_optional
 from util.parser import Parser
 
 EXPORT_FORMATS = ("onnx", "torchscript", "safetensors")
@@ -94,11 +94,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: expected a name that ends in .safetensors")
     if args.size and min(args.size) < 1:
         raise UserError(f"--size: found {args.size}, expected a height and a width in pixels")
-    needed = ("onnx", "onnxscript", "onnxruntime") if args.format == "onnx" else ()
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"--format onnx: needs {', '.join(missing)}. Fix: pip install -r requirements-extra.txt"
-        )
+    if args.format == "onnx":
+        require_optional("--format onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 if __name__ == "__main__":
