@@ -11,14 +11,13 @@ if __name__ == "__main__":
     exit_on_ctrl_c()  # also during the imports
 
 import argparse
-import os
 from pathlib import Path
 
 from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
-from util.io import require_folder_of
+from util.io import require_folder_of, require_new
 from util.optional import require_optional
 from util.parser import Parser
 
@@ -85,8 +84,7 @@ def command_line() -> Parser:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
-    if os.path.lexists(args.out):
-        raise UserError(f"--out {args.out}: exists already; choose another file")
+    require_new(args.out, "--out")
     require_folder_of(args.out, "--out")
     if args.format == "safetensors" and (args.outside or args.size):
         raise UserError("--format safetensors: has weights only; --outside, --size do not apply")

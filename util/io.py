@@ -142,6 +142,12 @@ def require_folder_of(path: Path, option: str = "") -> None:
         raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
 
 
+def require_new(path: Path, option: str) -> None:
+    """Raise `UserError` before the work for a path of an option where anything exists."""
+    if os.path.lexists(path):
+        raise UserError(f"{option} {path}: exists already. Fix: choose another name")
+
+
 def check_target(path: Path, command: str) -> None:
     """Raise `UserError` before the work for a file that cannot be written, or that holds anything
     but an earlier report of `command`."""
