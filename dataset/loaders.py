@@ -166,7 +166,7 @@ def effective_partner(config: Config, per_forward: int) -> str:
     return "other" if per_forward == 1 and partner in ("batch", "flip") else partner
 
 
-def start_loader_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
+def start_loader_at(loader: DataLoader, epoch: int, step: int) -> DataLoader:
     """Set the epoch and step that a training loader yields next; return the loader."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)

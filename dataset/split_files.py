@@ -49,12 +49,12 @@ Scan = tuple[list[Sample], list[Fault]]
 """Valid samples of a source, and the faults of the others."""
 
 
-def read_split_file(path: Path, masks: bool, pair: Pair | None = None) -> Split:
-    """Read a split file; with `masks`, each line must name a mask; `pair`: as `data.pair`.
+def read_split_file(path: Path, masks: bool) -> Split:
+    """Read a split file of single images; with `masks`, each line must name a mask.
 
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    samples, faults = scan_split_file(Origin(path, Path()), masks, pair)
+    samples, faults = scan_split_file(Origin(path, Path()), masks, None)
     raise_first(faults)
     return Split(str(path), Samples(samples))
 

@@ -285,7 +285,7 @@ def test_normalisation_by_default():
 
 
 def drawn(images):
-    views = [draw_strong(RNG) for _ in range(images)]
+    views = [draw_strong(RNG, 0.2) for _ in range(images)]
     return {k: torch.from_numpy(np.stack([v[k] for v in views])) for k in views[0]}
 
 
