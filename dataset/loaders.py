@@ -78,13 +78,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, global_batch: int) -> int:
-    """Return the number of steps in one pass over the longer split (at least one), or
-    `epoch_length`.
-
-    Args:
-        labeled, unlabeled: number of images in the split.
-        global_batch: number of labelled, and also of unlabelled, images in a step.
-    """
+    """Return `epoch_length`, or the steps of one pass over the longer split; `labeled`,
+    `unlabeled`: numbers of images."""
     return config.epoch_length or max(1, max(labeled, unlabeled) // global_batch)
 
 

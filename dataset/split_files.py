@@ -119,8 +119,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
 
 
 def no_such_split_file(path: Path) -> UserError:
-    """Return the error for a missing split file, with the command that gets it or the nearest
-    name."""
+    """Return the error for a missing split file, with a command or name to use."""
     return UserError(f"{path}: no such split file{fetch_hint(path, nearest_hint(path))}")
 
 
