@@ -1,6 +1,5 @@
 """Names that the script of a method imports: its contract, its batches, and the command."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,5 +15,9 @@ def __getattr__(name: str) -> Any:
     """Import the names above on first use, so that `engine.start` does not load PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module 'engine' has no attribute '{name}'")
-    names = ("dataset.batch", "semi.panels", "engine.method", "engine.command")
-    return next(vars(module)[name] for module in map(import_module, names) if name in vars(module))
+    from dataset import batch
+    from engine import command, method
+    from semi import panels
+
+    modules = (batch, panels, method, command)
+    return next(vars(module)[name] for module in modules if name in vars(module))
