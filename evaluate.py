@@ -17,7 +17,7 @@ from dataset.folders import require_sources
 from inference.cli import (
     checkpoint_and_config,
     checkpoint_parser,
-    names_validation,
+    is_set,
     predict_command,
     same_network,
     split_of,
@@ -184,11 +184,11 @@ def read_split(args: argparse.Namespace, config: Config) -> "Split":
 
     split = read_samples(split_of(config, args.split), config.data, masks=True)
     refuse_overlaps(split)
-    distributed.on_main(lambda: check_files(config.data, split, warn=logger.warning))
+    distributed.on_main(lambda: check_files(config.data, split))
     if args.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data, config.evaluation.volume_pattern):
             logger.warning(warning)
-    uses_run_config = args.config is None and not names_validation(args.set)
+    uses_run_config = args.config is None and not is_set("data.val", args.set)
     if args.split == "val" and uses_run_config and distributed.is_main():
         if problem := changed_since_training(args.checkpoint.parent, split):
             logger.warning("%s; the score may be too high", problem)

@@ -11,15 +11,14 @@ if __name__ == "__main__":
     exit_on_ctrl_c()  # also during the imports
 
 import argparse
-import importlib.util
-import os
 from pathlib import Path
 
 from dataset.folders import require_sources
 from inference.cli import checkpoint_and_config, checkpoint_parser
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
-from util.io import require_folder_of
+from util.io import require_folder_of, require_new
+from util.optional import require_optional
 from util.parser import Parser
 
 EXPORT_FORMATS = ("onnx", "torchscript", "safetensors")
@@ -85,8 +84,7 @@ def command_line() -> Parser:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
-    if os.path.lexists(args.out):
-        raise UserError(f"--out {args.out}: exists already; choose another file")
+    require_new(args.out, "--out")
     require_folder_of(args.out, "--out")
     if args.format == "safetensors" and (args.outside or args.size):
         raise UserError("--format safetensors: has weights only; --outside, --size do not apply")
@@ -94,11 +92,8 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(f"--out {args.out}: expected a name that ends in .safetensors")
     if args.size and min(args.size) < 1:
         raise UserError(f"--size: found {args.size}, expected a height and a width in pixels")
-    needed = ("onnx", "onnxscript", "onnxruntime") if args.format == "onnx" else ()
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(
-            f"--format onnx: needs {', '.join(missing)}. Fix: pip install -r requirements-extra.txt"
-        )
+    if args.format == "onnx":
+        require_optional("--format onnx", "onnx", "onnxscript", "onnxruntime")
 
 
 if __name__ == "__main__":

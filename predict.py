@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from inference.cli import checkpoint_and_config, checkpoint_parser, same_network
-from inference.inputs import find_samples, may_choose_windows
+from inference.cli import checkpoint_and_config, checkpoint_parser, is_set, same_network
+from inference.inputs import find_samples
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted, print_error
@@ -161,7 +161,7 @@ def predict_one(
         predict_raster(network, files, name, writer, config, device)
         return mode
     pixels, void = read_dates(files, config.data)
-    if may_choose_windows(writer.args):
+    if not is_set("evaluation.mode", writer.args.set):
         mode = mode_for_size(config, size_of(pixels))
     probabilities = Predictor(network, config, device, mode).probabilities(pixels, files[0])
     writer.save(name, rgb_previews(pixels, config.data), probabilities, void)

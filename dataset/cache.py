@@ -17,6 +17,7 @@ from dataset.samples import Sample
 from dataset.split_files import Splits
 from util.config.data import Data
 from util.errors import UserError
+from util.numbers import evenly_spaced
 from util.workers import START_METHOD
 
 DecodedSample = tuple[np.ndarray, Image.Image | None]
@@ -145,8 +146,7 @@ def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:
     """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
-    probed = min(PROBED, len(samples))
-    chosen = [samples[i * len(samples) // probed] for i in range(probed)]
+    chosen = evenly_spaced(samples, PROBED)
     pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in chosen))
     per_pixel = data.channels * (1 if data.image_range is None else 4) + 1
-    return int(1.1 * pixels * per_pixel * len(samples) / max(probed, 1))
+    return int(1.1 * pixels * per_pixel * len(samples) / max(len(chosen), 1))

@@ -1,13 +1,12 @@
 """Class frequencies among labelled pixels, and class weights that balance them."""
 
 import numpy as np
-from tqdm.contrib.concurrent import thread_map
 
 from dataset.file_content import may_lack_data
-from dataset.image_files import decoding_threads
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Split
+from dataset.threads import map_in_threads
 from util.config.data import Data
 
 
@@ -39,9 +38,6 @@ def class_pixels(split: Split, data: Data) -> np.ndarray:
             return reader.image_and_mask(sample)[1].histogram()
         return reader.mask(sample).histogram()
 
-    threads = decoding_threads([sample.image_file for sample in split.samples])
-    counts = thread_map(
-        histogram, split.samples, max_workers=threads,
-        desc="counting classes", disable=None, leave=False,
-    )  # fmt: skip
+    files = [sample.image_file for sample in split.samples]
+    counts = map_in_threads(histogram, split.samples, files, "counting classes")
     return np.array(counts, np.int64).sum(0)[: len(data.classes)]

@@ -2,7 +2,6 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from dataset.split_files import (
 from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
 from util.errors import UserError, counted, join_first
 from util.log import logger
-from util.paths import find_path, nearest_hint
+from util.paths import find_path, nearest_hint, nfc
 
 COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
@@ -110,7 +109,7 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
             if suffix not in SUFFIXES:
                 left_out.setdefault(suffix, []).append(path)
                 continue
-            first = found.setdefault(unicodedata.normalize("NFC", fitting[1]), path)
+            first = found.setdefault(nfc(fitting[1]), path)
             if first != path:
                 raise UserError(
                     f"{folder / path}: has the same name as {Path(first).name} except for the "

@@ -15,7 +15,6 @@ from dataset.datasets import FAILURES, EvaluationSet, ImageSet, TrainingSet
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Splits
-from dataset.transforms.strong import PARAMETERS
 from util.config.schema import Config
 from util.errors import UserError, counted
 from util.interrupt import ignore_first_signal
@@ -79,13 +78,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, global_batch: int) -> int:
-    """Return the number of steps in one pass over the longer split (at least one), or
-    `epoch_length`.
-
-    Args:
-        labeled, unlabeled: number of images in the split.
-        global_batch: number of labelled, and also of unlabelled, images in a step.
-    """
+    """Return `epoch_length`, or the steps of one pass over the longer split; `labeled`,
+    `unlabeled`: numbers of images."""
     return config.epoch_length or max(1, max(labeled, unlabeled) // global_batch)
 
 
@@ -156,7 +150,6 @@ def training_loader(
     return _loader(
         dataset,
         process,
-        tensors=tensors_per_batch(strong_views * config.data.dates if unlabeled else 0),
         batch_sampler=EpochBatches(steps, global_batch, process),
         persistent_workers=process.workers > 0,
     )
@@ -168,7 +161,7 @@ def effective_partner(config: Config, per_forward: int) -> str:
     return "other" if per_forward == 1 and partner in ("batch", "flip") else partner
 
 
-def start_loader_at(loader: DataLoader, epoch: int, step: int = 0) -> DataLoader:
+def start_loader_at(loader: DataLoader, epoch: int, step: int) -> DataLoader:
     """Set the epoch and step that a training loader yields next; return the loader."""
     batches = loader.batch_sampler
     assert isinstance(batches, EpochBatches)
@@ -203,22 +196,13 @@ def evaluation_loader(
     """
     dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     indices = list(range(process.rank, len(samples), process.world))
-    return _loader(dataset, process, tensors=3, sampler=indices)
+    return _loader(dataset, process, sampler=indices)
 
 
-def tensors_per_batch(strong_views: int) -> int:
-    """Return the number of tensors in a training batch with this many strong views of an image."""
-    labeled = 2  # image, mask
-    unlabeled = 3 + len(PARAMETERS) * strong_views  # image, ignore, boxes
-    return labeled + 2 * unlabeled  # as many for the partner images
-
-
-def _loader(dataset: ImageSet, process: LoaderProcess, *, tensors: int, **batches: Any) -> Batches:
-    """Return a loader as data workers need it; raises `UserError` as `allow_open_files` does.
-
-    `tensors`: in a batch.
-    """
-    allow_open_files(process.workers, tensors)
+def _loader(dataset: ImageSet, process: LoaderProcess, **batches: Any) -> Batches:
+    """Return a loader as data workers need it."""
+    if process.workers:
+        allow_open_files()
     return Batches(
         dataset,
         num_workers=process.workers,

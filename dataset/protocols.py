@@ -123,7 +123,7 @@ def _of_source(lists: list[PublishedList], source: str, target: str) -> list[Pub
     return [p._replace(sources=(chosen[0],)) for p in lists if chosen[0] in p.sources]
 
 
-def fetch_hint(path: Path, near: str = "") -> str:
+def fetch_hint(path: Path, near: str) -> str:
     """Return the end of a message about a missing split file: the command that makes it, else
     `near` (a similar path), else the command that lists the published ones, or ""."""
     parts = path.with_suffix("").parts

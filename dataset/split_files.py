@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,7 @@ from util.config.data import Pair, PairFolders
 from util.errors import UserError, and_others, counted
 from util.io import write_once
 from util.log import logger
-from util.paths import nearest_hint
+from util.paths import nearest_hint, nfc
 
 MAX_LOGGED = 100
 """Faults that are logged one by one."""
@@ -50,12 +49,12 @@ Scan = tuple[list[Sample], list[Fault]]
 """Valid samples of a source, and the faults of the others."""
 
 
-def read_split_file(path: Path, masks: bool, pair: Pair | None = None) -> Split:
-    """Read a split file; with `masks`, each line must name a mask; `pair`: as `data.pair`.
+def read_split_file(path: Path, masks: bool) -> Split:
+    """Read a split file of single images; with `masks`, each line must name a mask.
 
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
-    samples, faults = scan_split_file(Origin(path, Path()), masks, pair)
+    samples, faults = scan_split_file(Origin(path, Path()), masks, None)
     raise_first(faults)
     return Split(str(path), Samples(samples))
 
@@ -102,7 +101,7 @@ def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sampl
         for depth, part in enumerate(parts):
             if not part.isascii():
                 known = names(sample.origin.root / "/".join(parts[:depth]))
-                parts[depth] = known.get(part) or known.get(_nfc(part), part)
+                parts[depth] = known.get(part) or known.get(nfc(part), part)
         return "/".join(parts) or None
 
     image = stored(sample.image) or sample.image
@@ -116,16 +115,11 @@ def _names_by_form(folder: Path) -> dict[str, str]:
         names = os.listdir(folder)
     except OSError:
         return {}
-    return {_nfc(name): name for name in names} | {name: name for name in names}
-
-
-def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return {nfc(name): name for name in names} | {name: name for name in names}
 
 
 def no_such_split_file(path: Path) -> UserError:
-    """Return the error for a missing split file, with the command that gets it or the nearest
-    name."""
+    """Return the error for a missing split file, with a command or name to use."""
     return UserError(f"{path}: no such split file{fetch_hint(path, nearest_hint(path))}")
 
 

@@ -8,21 +8,22 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from tqdm.contrib.concurrent import thread_map
 
 from dataset.bands import is_grey
 from dataset.file_content import stored_kind
 from dataset.folders import read_samples
-from dataset.image_files import decoding_threads, image_size, missing_file_hint, size_mismatch
+from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
 from dataset.split_files import Fault, Split, Splits, raise_first
+from dataset.threads import map_in_threads
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, join_first
+from util.log import logger
 from util.numbers import evenly_spaced
 
 MAX_HEADERS = 5000
@@ -64,20 +65,15 @@ def required_source(source: ImageSources | None, kind: str) -> ImageSources:
     raise UserError(problem)
 
 
-def check_files(
-    data: Data,
-    *splits: Split,
-    warn: Callable[[str], None],
-    scored: Split | None = None,
-) -> None:
+def check_files(data: Data, *splits: Split, scored: Split | None = None) -> None:
     """Check that files exist, headers of images and masks agree, and some files decode.
 
-    Calls `warn` for absent classes, for grey images under `bands: rgb`, and for too few `scored`
+    Warns of absent classes, of grey images under `bands: rgb`, and of too few `scored`
     images (one of the splits). Raises `UserError` that names the split file, line and file.
     """
     for split in splits:
         check_existence(split)
-        check_contents(split, data, warn, scored=split is scored)
+        check_contents(split, data, scored=split is scored)
 
 
 def check_existence(split: Split) -> None:
@@ -129,28 +125,26 @@ def sizes_digest(split: Split) -> str:
     return hashlib.sha256(str(sizes).encode()).hexdigest()[:12]
 
 
-def check_contents(
-    split: Split, data: Data, warn: Callable[[str], None], scored: bool = False
-) -> None:
+def check_contents(split: Split, data: Data, scored: bool) -> None:
     """Check headers of many files and decode some, see `check_files`; raises `UserError`."""
     samples = split.samples
     reader = Reader(data)
     decoded = evenly_spaced(samples, data.check_samples)
-    threads = decoding_threads([sample.image_file for sample in decoded])
+    files = [sample.image_file for sample in decoded]
     if data.pair is not None or (samples and samples[0].mask is not None):
-        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS))
+        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS), [])
     if not samples or samples[0].mask is None:
-        _each(reader.image, decoded, threads)
+        _each(reader.image, decoded, files)
     elif pixels := _each(
-        lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, threads
+        lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, files
     ):
-        _refuse_disagreement([sample.mask_file for sample in decoded], reader, threads)
-        _check_classes(np.sum(pixels, axis=0), len(decoded), split, data, warn)
+        _refuse_disagreement([sample.mask_file for sample in decoded], reader)
+        _check_classes(np.sum(pixels, axis=0), len(decoded), split, data)
         showing = (np.array(pixels) > 0).sum(0) if len(decoded) == len(samples) else None
         if scored and (few := too_few(len(samples), data.classes, showing)):
-            warn(f"{split.name}: {few}")
+            logger.warning("%s: %s", split.name, few)
     if data.bands == "rgb" and decoded and all(is_grey(f) for s in decoded for f in s.image_files):
-        warn(
+        logger.warning(
             f"{split.name}: all images checked ({len(decoded)}) are grey; their band is repeated "
             "to three. Fix: with data.bands=grey the network sees one"
         )
@@ -173,7 +167,7 @@ def _headers_agree(sample: Sample) -> None:
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
 
 
-def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) -> None:
+def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:
     """Raise `UserError` for masks of several kinds or palettes whose values disagree."""
     kinds = {stored_kind(path) for path in files}
     if reader.labels.in_colour or (len(kinds) < 2 and "P" not in {mode for mode, _ in kinds}):
@@ -184,13 +178,11 @@ def _refuse_disagreement(files: Sequence[Path], reader: Reader, threads: int) ->
         codes = np.unique(reader.labels.codes(mask, path))
         return mask_format(mask, codes[codes < CLEAR].tolist(), path, reader.labels)
 
-    if text := disagreement(thread_map(format_of, files, max_workers=threads, disable=True)):
+    if text := disagreement(map_in_threads(format_of, files, files, "comparing masks")):
         raise UserError(text)
 
 
-def _check_classes(
-    pixels: np.ndarray, masks: int, split: Split, data: Data, warn: Callable[[str], None]
-) -> None:
+def _check_classes(pixels: np.ndarray, masks: int, split: Split, data: Data) -> None:
     """Raise `UserError` where no pixel is labelled; warn of absent classes; `pixels`: `[256]`."""
     where = f"the {counted(masks, 'mask')} checked of {split.name}"
     hint = ""
@@ -201,7 +193,7 @@ def _check_classes(
         raise UserError(f"no pixel is labelled in {where}{hint}")
     absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
     if absent:
-        warn(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
+        logger.warning(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
 
 
 def too_few(
@@ -235,9 +227,9 @@ def too_few(
 
 
 def _each(
-    check: Callable[[Sample], R], samples: Sequence[Sample], threads: int | None = None
+    check: Callable[[Sample], R], samples: Sequence[Sample], files: Sequence[Path]
 ) -> list[R]:
-    """Return the results of a check, run in threads; raises `UserError` as `raise_first`."""
+    """Return the results of a check, from `map_in_threads`; raises `UserError` as `raise_first`."""
 
     def located(sample: Sample) -> R | Fault:
         try:
@@ -245,8 +237,6 @@ def _each(
         except UserError as error:
             return Fault(sample.origin, sample.line, str(error))
 
-    checked = thread_map(
-        located, samples, max_workers=threads, desc="checking files", disable=None, leave=False
-    )
+    checked = map_in_threads(located, samples, files, "checking files")
     raise_first([result for result in checked if isinstance(result, Fault)])
     return [result for result in checked if not isinstance(result, Fault)]

@@ -15,17 +15,9 @@ def __getattr__(name: str) -> Any:
     """Import the names above on first use, so that `engine.start` does not load PyTorch."""
     if name not in __all__:
         raise AttributeError(f"module 'engine' has no attribute '{name}'")
-    from dataset.batch import Batch
-    from engine.command import main
-    from engine.method import Method, StepOutput, TeacherMethod
-    from semi.panels import Panels
+    from dataset import batch
+    from engine import command, method
+    from semi import panels
 
-    exported = {
-        "Batch": Batch,
-        "Method": Method,
-        "Panels": Panels,
-        "StepOutput": StepOutput,
-        "TeacherMethod": TeacherMethod,
-        "main": main,
-    }
-    return exported[name]
+    modules = (batch, panels, method, command)
+    return next(vars(module)[name] for module in modules if name in vars(module))

@@ -154,9 +154,7 @@ def _check_splits(
         if identity["images"]
     )
     logger.info("checking the files of %s images", sizes)
-    distributed.on_main(
-        partial(check_files, config.data, *splits, warn=logger.warning, scored=splits.val)
-    )
+    distributed.on_main(partial(check_files, config.data, *splits, scored=splits.val))
     if distributed.is_main():
         trained = [splits.labeled, splits.unlabeled]
         if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):

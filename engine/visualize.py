@@ -22,6 +22,7 @@ from semi.panels import Colours, Heat, Labels, Marks, Panels
 from util import distributed
 from util.colours import Colour
 from util.config.data import Data
+from util.numbers import evenly_spaced
 from util.plotting import as_image, reliability_diagram, viridis
 from util.precision import autocast
 from util.seed import seeded_apart
@@ -89,8 +90,7 @@ def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw image, truth and predictions of all networks, for images spread over the split."""
     assert isinstance(trainer.val.dataset, EvaluationSet)
     images, data = trainer.val.dataset.images, trainer.config.data
-    count = min(trainer.config.log.pictures, len(images))
-    for index in (i * len(images) // count for i in range(count)):
+    for index in evenly_spaced(range(len(images)), trainer.config.log.pictures):
         pixels, truth = images[index]
         sheet = Sheet(data)
         add_photo(sheet, "image", pixels, data)

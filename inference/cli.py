@@ -131,9 +131,10 @@ def split_of(config: Config, split: str) -> ImageSources:
     return source
 
 
-def names_validation(settings: Sequence[str]) -> bool:
-    """Return whether `--set` names validation images, instead of those in the run's config."""
-    return any(setting.startswith("data.val") for setting in settings)
+def is_set(key: str, settings: Sequence[str]) -> bool:
+    """Return True if `--set` names a key, or a part of its value."""
+    names = (setting.partition("=")[0].strip() for setting in settings)
+    return any(f"{name}.".startswith(f"{key}.") for name in names)
 
 
 def checkpoint_config(

@@ -272,8 +272,7 @@ def write_geotiff(
                 file.write_colormap(1, form.colours)
             file.update_tags(1, **{f"class_{value}": name for value, name in form.names.items()})
             for block, values in blocks:
-                window = raster.window(block)
-                file.write(np.atleast_3d(values).transpose(2, 0, 1), window=window)
+                file.write(np.atleast_3d(values).transpose(2, 0, 1), window=block.window)
             if form.names:
                 write_text(path.with_name(path.name + ".aux.xml"), category_names(form.names))
     except (OSError, library.errors.RasterioError) as error:

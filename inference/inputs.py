@@ -1,6 +1,5 @@
 """Images to predict, and their prediction mode; imports no PyTorch."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,11 +59,6 @@ def find_samples(
             f"--second: no later image has the name of {lacking[0]}{and_others(lacking)}"
         )
     return {name: [path, later[name]] for name, path in earlier.items()}
-
-
-def may_choose_windows(args: argparse.Namespace) -> bool:
-    """Return True if large images may be predicted in sliding windows: --set names no mode."""
-    return not any(setting.startswith("evaluation.mode") for setting in args.set)
 
 
 def wants_windows(side: float, crop: int) -> bool:

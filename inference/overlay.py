@@ -12,6 +12,8 @@ from util.config.label_map import UNKNOWN
 from util.config.types import IGNORE
 from util.io import make_folder, write_atomically
 
+GAP = 4
+"""Pixels between pictures that `side_by_side` arranges."""
 LegendEntry = tuple[Colour | None, str]
 """Colour of a swatch (None for no swatch), and its text."""
 
@@ -101,19 +103,19 @@ def with_legend(picture: Image.Image, entries: Sequence[LegendEntry]) -> Image.I
     return sheet
 
 
-def side_by_side(rows: Sequence[Sequence[Image.Image]], gap: int = 4) -> Image.Image:
+def side_by_side(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     """Arrange rows of pictures on white; each column is as wide as its widest picture."""
     widths = [max(row[i].width for row in rows) for i in range(len(rows[0]))]
     heights = [max(image.height for image in row) for row in rows]
-    size = (sum(widths) + gap * (len(widths) + 1), sum(heights) + gap * (len(heights) + 1))
+    size = (sum(widths) + GAP * (len(widths) + 1), sum(heights) + GAP * (len(heights) + 1))
     sheet = Image.new("RGB", size, "white")
-    y = gap
+    y = GAP
     for row, height in zip(rows, heights, strict=True):
-        x = gap
+        x = GAP
         for image, width in zip(row, widths, strict=True):
             sheet.paste(image.convert("RGB"), (x, y))
-            x += width + gap
-        y += height + gap
+            x += width + GAP
+        y += height + GAP
     return sheet
 
 

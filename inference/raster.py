@@ -33,10 +33,14 @@ class Rect(NamedTuple):
     height: int
     width: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns, as rasterio takes a window."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
     def within(self, other: "Rect") -> tuple[slice, slice]:
         """Return its rows and columns in an array with the content of another rectangle."""
-        top, left = self.top - other.top, self.left - other.left
-        return slice(top, top + self.height), slice(left, left + self.width)
+        return self._replace(top=self.top - other.top, left=self.left - other.left).window
 
 
 def is_larger(path: Path, megapixels: int) -> bool:
@@ -119,7 +123,7 @@ class Raster:
     def void(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """Return True for the pixels of a window without data `[h, w]`, as `read_content` finds
         them: by the nodata value in all bands, mask or alpha; None for nowhere."""
-        file, where = self.file, {"window": self.window(rect), "out_shape": shape}
+        file, where = self.file, {"window": rect.window, "out_shape": shape}
         flags = {flag.name for flag in file.mask_flag_enums[0]}
         with reading(self.path):
             voids = [file.read(band, **where) == 0 for band in self.masks]
@@ -139,16 +143,10 @@ class Raster:
         shape = ceil_div(self.height, step), ceil_div(self.width, step)
         return rgb_preview(self.read(Rect(0, 0, self.height, self.width), shape), self.data)
 
-    def window(self, rect: Rect) -> Any:
-        """Return a window as rasterio defines it."""
-        return import_rasterio(self.path).windows.Window(
-            rect.left, rect.top, rect.width, rect.height
-        )
-
     def _values(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Return the stored values of the bands in a window, `[h, w, C]`."""
         out = len(self.numbers), *(shape or (rect.height, rect.width))
-        values = self.file.read(self.numbers, window=self.window(rect), out_shape=out)
+        values = self.file.read(self.numbers, window=rect.window, out_shape=out)
         values = np.moveaxis(values, 0, -1).copy()
         if self.has_palette:
             colours = self.file.colormap(1)
@@ -207,7 +205,4 @@ def refuse_other_grid(first: Raster, second: Raster) -> None:
 
 def import_rasterio(path: Path) -> Any:
     """Import rasterio; raises `UserError` where it is not installed."""
-    purpose = f"{path}: predicting a TIFF in windows"
-    library = import_optional("rasterio", purpose)
-    import_optional("rasterio.windows", purpose)
-    return library
+    return import_optional("rasterio", f"{path}: predicting a TIFF in windows")

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from util.config.schema import Criterion
 from util.config.types import IGNORE
-from util.errors import UserError
 from util.precision import at_least_float32
 
 SMOOTH = 1e-5
@@ -96,12 +95,9 @@ class CrossEntropyAndDice(nn.Module):
 
 
 def build_criterion(criterion_config: Criterion) -> nn.Module:
-    """Build the loss of labelled images; raises `UserError` for class weights given as a rule."""
+    """Build the loss of labelled images; a rule for class weights is resolved to numbers before."""
     weights = criterion_config.class_weights
-    if isinstance(weights, str):
-        raise UserError(
-            f"criterion.class_weights: rule {weights} needs the labelled split. Fix: give numbers"
-        )
+    assert not isinstance(weights, str)
     if criterion_config.name == "ohem":
         return OhemCrossEntropy(criterion_config.thresh, criterion_config.min_kept, weights)
     if criterion_config.name == "dice":

@@ -4,7 +4,8 @@ A panel holds one picture for each of B images; `engine.visualize` draws it. Pix
 are counted row by row, as attention and ranking count them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -97,15 +98,22 @@ def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) 
 
 def decoder_features(network: nn.Module, images: Tensor) -> Tensor:
     """Return the features `[B, D, h, w]` that the network's last convolution turns into logits."""
+    with captured_features(network) as captured:
+        network(images)
+    return captured[0]
+
+
+@contextmanager
+def captured_features(network: nn.Module) -> Iterator[list[Tensor]]:
+    """Yield a list to which each forward pass inside appends its `decoder_features`."""
     captured: list[Tensor] = []
     hook = last_convolution(network).register_forward_pre_hook(
         lambda _, inputs: captured.append(inputs[0])
     )
     try:
-        network(images)
+        yield captured
     finally:
         hook.remove()
-    return captured[0]
 
 
 def last_convolution(network: nn.Module) -> nn.Module:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tools.methods import method_of, method_scripts
+from tools.methods import CLASSES, method_of
 
-METHODS = {name: method_of(name) for name in method_scripts()}
+METHODS = {name: method_of(name) for name in CLASSES}
 """Classes of the methods, by the name of their script."""
 every_method = pytest.mark.parametrize("kind", METHODS.values(), ids=METHODS)

@@ -16,7 +16,7 @@ from dataset.folders import read_samples
 from dataset.samples import Sample
 from dataset.split_files import line_paths, sample_line, split_file_text
 from inference.cli import ACQUISITIONS
-from tools.methods import method_scripts
+from tools.methods import CLASSES
 from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.errors import UserError
@@ -61,7 +61,7 @@ def command_line() -> Parser:
     )
     parser.add_argument("--pool", type=Path, required=True, help="split file of images with masks")
     parser.add_argument(
-        "--method", choices=method_scripts(), default="supervised", help="method to train"
+        "--method", choices=[*CLASSES], default="supervised", help="method to train"
     )
     parser.add_argument(
         "--count", type=int, default=16, help="images labelled first, and again by ranking"

@@ -10,8 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataset.folders import MADE_BY, require_sources
-from inference.cli import ACQUISITIONS, checkpoint_and_config, checkpoint_config, checkpoint_parser
-from inference.inputs import find_images, may_choose_windows
+from inference.cli import (
+    ACQUISITIONS,
+    checkpoint_and_config,
+    checkpoint_config,
+    checkpoint_parser,
+    is_set,
+)
+from inference.inputs import find_images
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted, shell_quoted
@@ -50,7 +56,8 @@ def main() -> None:
             args.out,
             folder_record(args, config, ["threshold"]),
         )
-        errors = labels.label(network, missing, device, may_choose_windows(args))
+        may_choose_windows = not is_set("evaluation.mode", args.set)
+        errors = labels.label(network, missing, device, may_choose_windows)
         if errors:
             print(*errors, sep="\n")
             failed = counted(len(errors), "image")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.cli import checkpoint_config, names_validation, split_of
+from inference.cli import checkpoint_config, is_set, split_of
 from model.files import find_checkpoint, network_in
 from util.cli import add_settings, exit_with_one_line, importing
 from util.colours import palette
@@ -61,7 +61,7 @@ def main() -> None:
 
             config = checkpoint_config(paths[0], settings=args.set)
             split = read_samples(split_of(config, args.split), config.data, masks=True)
-        if args.split == "val" and not names_validation(args.set):
+        if args.split == "val" and not is_set("data.val", args.set):
             for name, path in zip(names, paths, strict=True):
                 if problem := changed_since_training(path.parent, split):
                     print(f"warning: {name}: {problem}")

@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tools.methods import method_of, method_scripts
+from tools.methods import CLASSES, method_of
 from util.cli import exit_with_one_line, importing
 from util.config.loading import sections_of
 from util.config.schema import Config
@@ -52,7 +52,7 @@ def page() -> str:
             parts += _tables(_title(section), section, f"{name}.")
     shared = _rows(TeacherMethod.Options, "method.")
     parts.append(_table("Methods: all but SupOnly", shared))
-    for script in method_scripts():
+    for script in CLASSES:
         method = method_of(script)
         if own := [row for row in _rows(method.Options, "method.") if row not in shared]:
             parts.append(_table(f"Method: {method.__name__}", own))

@@ -40,17 +40,11 @@ def require_method(script: str) -> None:
         )
 
 
-def method_scripts() -> list[str]:
-    """Return the names of all methods' scripts, without .py."""
-    return list(CLASSES)
-
-
 def methods_of(path: Path, wanted: list[str]) -> list[str]:
     """Return the scripts to use with a config: the `wanted` ones; for `all`, the one in the file's
     name, or else all without a config of their own in the same folder."""
     if wanted != ["all"]:
         return wanted
-    names = method_scripts()
-    own = [name for name in names if path.stem.endswith(f"_{name}")]
-    beside = [name for name in names if path.with_stem(f"{path.stem}_{name}").exists()]
-    return own or [name for name in names if name not in beside]
+    own = [name for name in CLASSES if path.stem.endswith(f"_{name}")]
+    beside = [name for name in CLASSES if path.with_stem(f"{path.stem}_{name}").exists()]
+    return own or [name for name in CLASSES if name not in beside]

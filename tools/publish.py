@@ -21,7 +21,7 @@ from util.cli import exit_with_one_line, importing
 from util.colours import palette
 from util.config.loading import dump_config, portable
 from util.errors import UserError, counted, shell_quoted
-from util.io import make_folder, write_atomically, write_text
+from util.io import make_folder, require_new, write_atomically, write_text
 from util.parser import Parser
 from util.tables import markdown_table
 
@@ -33,8 +33,7 @@ def main() -> None:
     args = command_line().parse_args()
     with exit_with_one_line():
         run = Run(args.run)
-        if os.path.lexists(args.out):
-            raise UserError(f"--out {args.out}: exists already; choose another folder")
+        require_new(args.out, "--out")
         if not args.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
         checkpoint = published_checkpoint(run, args.which)

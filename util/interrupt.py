@@ -111,8 +111,7 @@ def stop_requests() -> Iterator[StopRequest]:
 
 
 def exiting_on_sigterm() -> AbstractContextManager[None]:
-    """End the process with `EXIT_CODE` on SIGTERM or SIGUSR1 inside, as there is nothing to save
-    yet."""
+    """End the process with `EXIT_CODE` on SIGTERM or SIGUSR1 inside: nothing to save yet."""
     return handling((signal.SIGTERM, signal.SIGUSR1), lambda *_: sys.exit(EXIT_CODE))
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import re
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -87,8 +88,16 @@ def _keep_as(previous: Path, path: Path) -> None:
     try:
         previous.unlink(missing_ok=True)
         os.link(path, previous)
-    except OSError:  # a file system without hard links
+    except OSError:  # a file system without hard links; a copy would need more room
         path.replace(previous)
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Make a hard link to a file, or a copy where the file system has no hard links."""
+    try:
+        os.link(source, path)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def make_folder(path: Path) -> None:
@@ -131,6 +140,12 @@ def require_folder_of(path: Path, option: str = "") -> None:
     """Raise `UserError` before the work for a file that an option names in a missing folder."""
     if not path.parent.is_dir():
         raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
+
+
+def require_new(path: Path, option: str) -> None:
+    """Raise `UserError` before the work for a path of an option where anything exists."""
+    if os.path.lexists(path):
+        raise UserError(f"{option} {path}: exists already. Fix: choose another name")
 
 
 def check_target(path: Path, command: str) -> None:

@@ -1,6 +1,7 @@
 """Libraries of requirements-extra.txt."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from util.errors import UserError
@@ -11,6 +12,14 @@ def import_optional(name: str, user: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise UserError(
-            f"{user} needs {name}. Fix: pip install -r requirements-extra.txt"
-        ) from None
+        raise _missing(user, name) from None
+
+
+def require_optional(user: str, *names: str) -> None:
+    """Raise the same error where libraries are missing; import none, as that can take seconds."""
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise _missing(user, ", ".join(missing))
+
+
+def _missing(user: str, names: str) -> UserError:
+    return UserError(f"{user} needs {names}. Fix: pip install -r requirements-extra.txt")

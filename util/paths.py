@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,11 @@ def find_path(path: Path) -> Path:
     # os.path.exists, unlike Path.exists, is also False for impossible paths.
     is_only_there = not os.path.exists(path) and os.path.exists(in_repository)
     return in_repository if is_only_there else path
+
+
+def nfc(name: str) -> str:
+    """Return a name with composed accents; macOS may list it with decomposed ones."""
+    return unicodedata.normalize("NFC", name)
 
 
 def from_here(path: Path) -> Path:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
 
-from util.errors import UserError, counted
+from util.errors import UserError
 
 START_METHOD = "fork"
 """Start method of data workers: only forked ones share decoded images."""
@@ -16,33 +16,17 @@ BATCH_TIMEOUT = 30 * 60
 """Seconds to wait for a batch; processes wait longer for each other (`util.distributed`)."""
 KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
-OPEN_FILES = 100
-"""Files that a process has open, except files for its data workers."""
-PIPES = 16
-"""Files that the training and the validation loader have open for each data worker."""
+OPEN_FILES = 10240
+"""Enough for any number of data workers; the most that macOS allows."""
 
 
-def allow_open_files(workers: int, tensors: int) -> None:
-    """Raise this process's limit on open files as its data workers need; with too few, batches are
-    lost and the run waits for them.
-
-    `tensors`: in a batch; each is an open file on its way from a data worker.
-
-    Raises `UserError` where the system allows fewer.
-    """
-    per_worker = PIPES + 2 * tensors  # each worker prefetches two batches
-    needed = OPEN_FILES + tensors + workers * per_worker
+def allow_open_files() -> None:
+    """Raise this process's limit on open files: each tensor on its way from a worker is one, and
+    with too few, batches are lost and the run waits for them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if not workers or soft == resource.RLIM_INFINITY or soft >= needed:
-        return
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        fewer = max(0, (hard - OPEN_FILES - tensors) // per_worker)
-        raise UserError(
-            f"ulimit -n: found a limit of {hard} open files, expected {needed} for "
-            f"{counted(workers, 'data worker')} per process. Fix: ulimit -n {needed}, or "
-            f"--set data.workers={fewer}"
-        )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def worker_failure(error: Exception) -> UserError | None:

@@ -13,23 +13,20 @@ from torch import Tensor
 P_JITTER = 0.8
 JITTER = 0.5  # brightness, contrast, saturation: factors in [1 - JITTER, 1 + JITTER]
 HUE = 0.25  # shift in [-HUE, HUE] turns of the colour circle
-P_GREY = 0.2
 P_BLUR = 0.5
 SIGMA = (0.1, 2.0)  # pixels
 RADIUS = int(3 * SIGMA[1] + 0.5)
 P_CUTMIX = 0.5
 BOX_AREA = (0.02, 0.4)  # of the crop
 BOX_RATIO = (0.3, 1 / 0.3)  # height over width
-PARAMETERS = ("factors", "hue", "order", "grey", "sigma")
-"""Names of the parameters of a strong view; each is a tensor in a batch."""
 
 Rgb = tuple[int, int, int]
 """The channels that are red, green and blue."""
 
 
-def draw_strong(rng: np.random.Generator, p_grey: float = P_GREY) -> dict[str, Any]:
+def draw_strong(rng: np.random.Generator, p_grey: float) -> dict[str, Any]:
     """Draw one strong view: colour jitter (four operations in random order), greyscale,
-    Gaussian blur with a uniform sigma, each with its probability."""
+    Gaussian blur with a uniform sigma, each with its probability; `p_grey`: that of greyscale."""
     jitter = rng.random() < P_JITTER
     factors = rng.uniform(1 - JITTER, 1 + JITTER, 3)
     hue = rng.uniform(-HUE, HUE)

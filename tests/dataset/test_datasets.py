@@ -99,7 +99,7 @@ def assert_uniform(values, low, high):
 
 
 def test_strong_parameters_follow_their_distributions():
-    drawn = [draw_strong(RNG) for _ in range(6000)]
+    drawn = [draw_strong(RNG, 0.2) for _ in range(6000)]
     jittered = np.array([d["hue"] != 0 for d in drawn])
     assert abs(jittered.mean() - 0.8) < 0.02
     assert abs(np.mean([d["grey"] for d in drawn]) - 0.2) < 0.02
@@ -121,7 +121,7 @@ OPERATIONS = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF
 def test_batched_colour_jitter_equals_torchvision_per_image():
     x = torch.rand(6, 3, 17, 19)
     x[0, :, 0] = 0.5  # grey pixels have no hue
-    drawn = [draw_strong(RNG) for _ in range(6)]
+    drawn = [draw_strong(RNG, 0.2) for _ in range(6)]
     factors, hue, order = (
         torch.from_numpy(np.stack([d[k] for d in drawn])) for k in ("factors", "hue", "order")
     )

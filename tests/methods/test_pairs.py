@@ -197,7 +197,7 @@ def test_dates_of_two_sizes_are_seen_in_the_headers(pairs, scenes, tmp_path):
     Image.new("RGB", (20, 10)).save(root / "B" / name)
     config = load_config(pairs.config, [f"data.root={root}", "data.check_samples=0"]).data
     with pytest.raises(UserError, match="the later image is 20x10"):
-        check_files(config, *read_splits(config, unlabeled=True), warn=print)
+        check_files(config, *read_splits(config, unlabeled=True))
 
 
 @pytest.mark.parametrize("lacking", ["A", "B", "label"])
@@ -212,12 +212,12 @@ def test_a_name_that_is_not_in_all_three_folders_is_told(lacking, pairs, scenes,
         f"'{name}' is in {there} but not in {lacking}; expected it in all folders of data.pair"
     )
     with pytest.raises(UserError, match=message) as error:
-        check_files(config, *lists, warn=print)
+        check_files(config, *lists)
     assert str(error.value).startswith(f"{scenes / 'labeled.txt'} line ")
     for folder in ("A", "B", "label"):
         (root / folder / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match=f"{root / 'A' / name}: no such file"):
-        check_files(config, *lists, warn=print)
+        check_files(config, *lists)
 
 
 def test_what_lies_in_the_other_folders_alone_is_warned_of(pairs, scenes, caplog):

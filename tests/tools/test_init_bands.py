@@ -124,14 +124,14 @@ def test_many_images_keep_as_many_pixels_as_few():
     assert {grid_side(count) for count in (1, 6, 2048)} == {32}
     assert [grid_side(count) for count in (2049, 10_000, 100_000, 10**7)] == [31, 14, 4, 4]
     path = write("bands")
-    few, many = (inspect_image(path, 1, *side) for side in ([], [4]))
+    few, many = (inspect_image(path, 1, side) for side in (32, 4))
     assert few.values.shape == (32 * 32, 5) and many.values.shape == (4 * 4, 5)
 
 
 @pytest.mark.parametrize(("form", "pixels"), [("L", 1024), ("RGB", 0)])
 def test_pixels_of_photographs_are_not_kept(form, pixels):
     put(Image.new(form, SIZE), "photo.png")
-    assert len(inspect_image(Path("photo.png"), 1).values) == pixels
+    assert len(inspect_image(Path("photo.png"), 1, 32).values) == pixels
 
 
 @pytest.mark.parametrize(

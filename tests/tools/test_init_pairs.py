@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import evaluate
+from dataset.folders import read_samples
 from dataset.reader import Reader
-from dataset.split_files import read_split_file
 from fixmatch import FixMatch
 from tests.conftest import REPOSITORY
 from tests.own_images import TINY, put
@@ -58,10 +58,10 @@ def test_from_three_folders_to_an_epoch(init, run, train):
     assert config.evaluation.select == "iou:changed"
     lines = Path(data.labeled).read_text().splitlines()
     assert all(len(line.split("\t")) == 3 for line in lines)  # by tabs, as names have spaces
-    (bare,) = read_split_file(data.unlabeled, masks=False, pair=data.pair).samples
+    (bare,) = read_samples(data.unlabeled, data, masks=False).samples
     files = (f"A/{NAMES[-1]}.jpg", f"B/{NAMES[-1]}.png", None)
     assert (bare.image, bare.second, bare.mask) == files
-    for sample in read_split_file(data.labeled, masks=True, pair=data.pair).samples:
+    for sample in read_samples(data.labeled, data, masks=True).samples:
         stems = {Path(*Path(p).parts[1:]).with_suffix("")
                  for p in (sample.image, sample.second, sample.mask)}  # fmt: skip
         assert len(stems) == 1

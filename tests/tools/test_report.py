@@ -62,7 +62,7 @@ def test_the_embedding_of_decoder_features(trained, run, page_of, monkeypatch):
         embedding(Run(trained), "model", torch.device("cpu"), limit=1)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     err = run(report, trained, "--embedding").mistake()
-    assert "needs scikit-learn. Fix: pip install -r" in err
+    assert "needs sklearn. Fix: pip install -r" in err
 
 
 def test_class_means_are_those_of_the_last_convolutions_input(trained):

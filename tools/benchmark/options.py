@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tools.methods import method_scripts
+from tools.methods import CLASSES
 from util.cli import add_device, add_settings
 from util.parser import Parser
 from util.paths import REPOSITORY
@@ -19,7 +19,7 @@ SETTINGS = {
     "tuned": TUNED,
     "compiled": [*TUNED, "compile=true"],
 }
-METHODS = sorted(method_scripts(), key=lambda script: script != "unimatch")
+METHODS = sorted(CLASSES, key=lambda script: script != "unimatch")
 """UniMatch first: the others are compared with it."""
 
 
@@ -88,7 +88,7 @@ def add_options(name: str, parser: Parser) -> None:
     if name in ("step", "data"):
         add("--own", action="store_true", help="use the config's split files instead of photos")
     if name in ("step", "start"):
-        add("--method", choices=method_scripts(), default="unimatch", help="the method's script")
+        add("--method", choices=[*CLASSES], default="unimatch", help="the method's script")
     if name == "step":
         add("--settings", nargs="+", choices=SETTINGS,
             help="tuned: bfloat16, channels_last, TF32; compiled: also compile (default: all; on a "

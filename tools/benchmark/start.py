@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
         command = [sys.executable, "-c", f"import {args.method}"]
         timed("imports", lambda: subprocess.run(command, cwd=REPOSITORY, check=True))
         lists = timed("reading lists", lambda: read_splits(config.data, kind.unlabeled))
-        timed("checking files", lambda: check_files(config.data, *lists, warn=lambda _: None))
+        timed("checking files", lambda: check_files(config.data, *lists))
         place = RunDir(Path(folder, "run"))
         build = functools.partial(build_trainer, kind, config, device, place, "never")
         training = timed("both, and the network", build)

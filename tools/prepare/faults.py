@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm.contrib.concurrent import thread_map
-
-from dataset.image_files import decoding_threads
+from dataset.threads import map_in_threads
 from util.errors import UserError
 
 R = TypeVar("R")
@@ -27,8 +25,7 @@ def in_threads(
         except UserError as error:
             return error
 
-    threads = decoding_threads(files)
-    return thread_map(found, items, max_workers=threads, desc=title, disable=None, leave=False)
+    return map_in_threads(found, items, files, title)
 
 
 def results_or_raise(found: Sequence[R | UserError]) -> list[R]:

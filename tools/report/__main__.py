@@ -5,13 +5,13 @@ The best checkpoint predicts the validation images again; the page says where th
 data are missing.
 """
 
-import importlib.util
 from pathlib import Path
 
 from tools.results.runs import Run
 from util.cli import add_device, exit_with_one_line, importing
 from util.errors import UserError
 from util.io import check_target, write_text
+from util.optional import require_optional
 from util.parser import Parser
 
 
@@ -23,10 +23,8 @@ def main() -> None:
         check_target(out, "tools.report")
         if args.limit is not None and args.limit < 1:
             raise UserError(f"--limit: found {args.limit}, expected 1 or more")
-        if args.embedding and importlib.util.find_spec("sklearn") is None:
-            raise UserError(
-                "--embedding: needs scikit-learn. Fix: pip install -r requirements-extra.txt"
-            )
+        if args.embedding:
+            require_optional("--embedding", "sklearn")
         with importing():
             from tools.report.page import page
             from util import distributed

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
 
 from dataset.folders import read_samples
 from dataset.reader import Reader
@@ -16,6 +15,7 @@ from inference.predictor import Predictor
 from model.files import best_checkpoint
 from model.network import Network
 from model.trained import load_trained
+from semi.panels import captured_features
 from tools.report.charts import scatter
 from tools.results.runs import Run
 from util.config.schema import Config
@@ -55,9 +55,6 @@ def class_means(
     Features are the input of the last convolution. Large images are cropped to the central square
     of twice the crop size.
     """
-    last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
-    captured: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0][0].float()))
     plain = config.evaluation.model_copy(update={"flip": False, "scales": (1.0,)})
     mode = "resize" if plain.mode == "resize" else "original"
     predictor = Predictor(network, config.model_copy(update={"evaluation": plain}), device, mode)
@@ -67,12 +64,12 @@ def class_means(
         whole_image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
         whole_mask = torch.tensor(np.array(mask_image))
         image, mask = (center_crop(x, 2 * config.crop_size) for x in (whole_image, whole_mask))
-        predictor.predict_batch(image[None])
-        features = captured.pop()
+        with captured_features(network) as captured:
+            predictor.predict_batch(image[None])
+        features = captured[0][0].float()
         small = F.interpolate(mask[None, None].float(), features.shape[-2:])[0, 0].to(device)
         for index in small.unique().int().tolist():
             if index != IGNORE:
                 means.append(features[:, small == index].mean(1).cpu().numpy())
                 classes.append(index)
-    hook.remove()
     return np.array(means), np.array(classes)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm.contrib.concurrent import thread_map
 
-from dataset.image_files import decoding_threads
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
 from dataset.split_files import Split, draw_key, line_paths, sample_line
+from dataset.threads import map_in_threads
 from dataset.validation import read_splits
 from tools.splits.layout import files_by_name
 from util.config.data import Data
@@ -158,10 +157,7 @@ def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[i
         return frozenset(np.unique(np.asarray(reader.mask(sample))).tolist()) - {IGNORE}
 
     masked = [s for s in samples if s.mask is not None]
-    threads = decoding_threads([s.mask_file for s in masked])
-    found = thread_map(
-        shown, masked, max_workers=threads, desc="reading masks", disable=None, leave=False
-    )
+    found = map_in_threads(shown, masked, [s.mask_file for s in masked], "reading masks")
     return {sample.image: classes for sample, classes in zip(masked, found, strict=True)}
 
 

@@ -24,6 +24,7 @@ from tests.robustness.fuzzing import odd
 from tests.robustness.fuzzing.verdict import LAUGHS, verdict
 from util.cli import exit_with_one_line
 from util.config.loading import dump_config, load_config
+from util.log import log_to_console
 
 
 class Case(NamedTuple):
@@ -105,9 +106,10 @@ def overrides(world: World) -> st.SearchStrategy[Case]:
 
 def read_data(world: World, case: Case) -> None:
     """Check split files, images and masks; an accepted mask must hold only classes and 255."""
+    log_to_console()  # warnings go to stdout
     with exit_with_one_line():
         data = world.config.data
-        check_files(data, *read_splits(data, unlabeled=True), warn=lambda _: None)
+        check_files(data, *read_splits(data, unlabeled=True))
     if "masks" in case.file:
         with Image.open(world.path(case.file)) as mask:
             found = set(np.unique(np.asarray(mask).astype(int)).tolist())

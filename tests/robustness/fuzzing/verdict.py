@@ -30,20 +30,20 @@ class _Hang(BaseException):
     """Timeout; no `Exception`, because readers report these as damaged files."""
 
 
-def verdict(command: Callable[[], object], patience: float = PATIENCE) -> str:
+def verdict(command: Callable[[], object]) -> str:
     """Run a command; return RAN or REFUSED.
 
     Raises `Fault` for a hang, an exit code other than 0 and 2, or output on stderr other than one
     line `error: ...` with code 2.
     """
     code: object = 0
-    with _stderr() as read, _silent_stdout(), _stopped_after(patience):
+    with _stderr() as read, _silent_stdout(), _stopped_after(PATIENCE):
         try:
             command()
         except SystemExit as end:
             code = end.code
         except _Hang:
-            raise Fault(f"no end after {patience} s") from None
+            raise Fault(f"no end after {PATIENCE} s") from None
         said = read()
     if code in (0, None) and not said:
         return RAN

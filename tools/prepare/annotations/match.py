@@ -12,6 +12,7 @@ from dataset.image_files import SUFFIXES
 from tools.prepare.annotations.model import Picture
 from tools.prepare.faults import raise_faults
 from util.errors import UserError
+from util.paths import nfc
 
 Parts = tuple[str, ...]
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
@@ -29,7 +30,7 @@ class ImageFolder:
         self.images = images
         # Label Studio's prefixes are random: one of several names is another text, such as a date.
         self.prefixes = Counter(map(_prefix, names))
-        self.above = tuple(_nfc(part) for part in folder.parts)
+        self.above = tuple(nfc(part) for part in folder.parts)
         self.keys = {_stem(path.relative_to(folder).as_posix()): k for k, path in images.items()}
         self.by_name: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for stem in self.keys:
@@ -51,7 +52,7 @@ class ImageFolder:
     def find(self, name: str) -> list[str]:
         """Return the keys of the images that a name may mean; several for an ambiguous name."""
         stem = _stem(name)
-        for whole in (_nfc(name.replace("\\", "/")), stem):  # the first of p.jpeg.jpg: p.jpeg
+        for whole in (nfc(name.replace("\\", "/")), stem):  # the first of p.jpeg.jpg: p.jpeg
             if whole in self.keys:
                 return [self.keys[whole]]
         parts = _parts(stem)
@@ -66,7 +67,7 @@ class ImageFolder:
 
     def find_uploaded(self, name: str) -> list[str]:
         """Return the keys of the images that Label Studio may have stored under a name."""
-        return self.by_stored_name.get(_stored_stem(_nfc(name)), [])
+        return self.by_stored_name.get(_stored_stem(nfc(name)), [])
 
     def image_of(self, picture: Picture) -> str | None:
         """Return the key of an annotation's image; None without one.
@@ -160,9 +161,5 @@ def _parts(stem: str) -> Parts:
 
 def _stem(name: str) -> str:
     """Return a path without the suffix of an image."""
-    stem, suffix = os.path.splitext(_nfc(name.replace("\\", "/")))
+    stem, suffix = os.path.splitext(nfc(name.replace("\\", "/")))
     return stem if suffix.lower() in SUFFIXES else stem + suffix
-
-
-def _nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)

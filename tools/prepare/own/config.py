@@ -3,7 +3,6 @@
 import argparse
 import math
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -22,7 +21,7 @@ from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
 from util.config.types import IGNORE
-from util.errors import join_first
+from util.errors import join_first, shell_quoted
 from util.io import write_once
 from util.paths import common_root
 
@@ -68,9 +67,9 @@ def split_files(
 
 def commands(out: Path, methods: Sequence[str]) -> list[str]:
     """Return the commands that check the data and train methods."""
-    config = shlex.quote(str(out))
+    config = shell_quoted(out)
     return [f"python -m tools.check_data --config {config}"] + [
-        f"python {name}.py --config {config} --save-path runs/{shlex.quote(f'{out.stem}/{name}')}"
+        f"python {name}.py --config {config} --save-path runs/{shell_quoted(f'{out.stem}/{name}')}"
         for name in methods
     ]
 

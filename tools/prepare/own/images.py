@@ -54,7 +54,7 @@ def grid_side(images: int) -> int:
     return max(4, min(GRID, isqrt(FEW_IMAGES * GRID**2 // max(1, images))))
 
 
-def inspect_image(path: Path, max_megapixels: int, side: int = GRID) -> ImageFile:
+def inspect_image(path: Path, max_megapixels: int, side: int) -> ImageFile:
     """Read an image; raises `UserError` for an unreadable or too large file, a volume, and values
     that are no numbers.
 

@@ -16,7 +16,7 @@ from tools.prepare.own.images import ImageFile
 from tools.prepare.own.match import SPLITS
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
-from util.errors import join_first
+from util.errors import join_first, shell_quoted
 from util.paths import from_here
 from util.tables import text_table
 
@@ -41,7 +41,7 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
         print(f"warning  in no training mask: {join_first(untrained, 5)}; label more images, "
               "or draw another validation split with --seed")  # fmt: skip
     sizes = Counter(sample.split for sample in found.samples)
-    config, folder = map(shlex.quote, (str(args.out), f"splits/{args.out.stem}_folds"))
+    config, folder = map(shell_quoted, (args.out, f"splits/{args.out.stem}_folds"))
     showing_val = [counts["val"] for counts in splits]
     if few := too_few(sizes["val"], classes.names, showing_val, config, folder):
         print(f"warning  {few}")
