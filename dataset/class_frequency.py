@@ -3,7 +3,6 @@
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
-from dataset.file_content import may_lack_data
 from dataset.image_files import decoding_threads
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -35,9 +34,7 @@ def class_pixels(split: Split, data: Data) -> np.ndarray:
     reader = Reader(data)
 
     def histogram(sample: Sample) -> list[int]:
-        if any(map(may_lack_data, sample.image_files)):
-            return reader.image_and_mask(sample)[1].histogram()
-        return reader.mask(sample).histogram()
+        return reader.counted_mask(sample).histogram()
 
     threads = decoding_threads([sample.image_file for sample in split.samples])
     counts = thread_map(
