@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from dataset.file_content import may_lack_data
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Split
@@ -34,9 +33,7 @@ def class_pixels(split: Split, data: Data) -> np.ndarray:
     reader = Reader(data)
 
     def histogram(sample: Sample) -> list[int]:
-        if any(map(may_lack_data, sample.image_files)):
-            return reader.image_and_mask(sample)[1].histogram()
-        return reader.mask(sample).histogram()
+        return reader.counted_mask(sample).histogram()
 
     files = [sample.image_file for sample in split.samples]
     counts = map_in_threads(histogram, split.samples, files, "counting classes")

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from dataset.bands import any_void, read_bands
+from dataset.file_content import may_lack_data
 from dataset.image_files import size_mismatch
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.samples import Sample
@@ -39,6 +40,13 @@ class Reader:
     def mask(self, sample: Sample) -> Image.Image:
         """Return the class indices of a sample; raises `UserError` as `open_mask` does."""
         return open_mask(sample.mask_file, self.labels)
+
+    def counted_mask(self, sample: Sample) -> Image.Image:
+        """Return the class indices of a sample, 255 where its image has no data; reads the image
+        only if it may lack data. Raises `UserError` as `image_and_mask` does."""
+        if any(map(may_lack_data, sample.image_files)):
+            return self.image_and_mask(sample)[1]
+        return self.mask(sample)
 
     def image_and_mask(self, sample: Sample) -> tuple[np.ndarray, Image.Image]:
         """Return an image and its class indices, 255 where the image has no data.

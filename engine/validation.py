@@ -100,7 +100,7 @@ def collapse_warning(classes: list[str], pixels: list[int], records: list[dict[s
         present = [index for index, number in enumerate(pixels) if number]
         if names := [classes[index] for index in present if has_collapsed(key, index)]:
             parts.append(f"{title} for {COLLAPSED} validations: {join_first(names, 5)}")
-    advice = "Try criterion.class_weights=auto, a lower conf_thresh, or more labelled images"
+    advice = "What to try: docs/troubleshooting.md#the-iou-of-a-class-stays-0"
     return f"{'; '.join(parts)}. {advice}" if parts else ""
 
 

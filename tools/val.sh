@@ -3,6 +3,7 @@
 #
 # Evaluate the best checkpoint of a run.  Environment variables override the variables below; an
 # empty config: the run's own.
+root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 save_path=${save_path:-runs/pascal/corrmatch/92}
 checkpoint_path=${checkpoint_path:-$save_path/best.pth}
 config=${config:-}
@@ -16,8 +17,7 @@ shift 2
 if [ -n "$config" ]; then
     set -- --config "$config" "$@"
 fi
-set -- evaluate.py --checkpoint "$checkpoint_path" "$@"
+set -- "$root/evaluate.py" --checkpoint "$checkpoint_path" "$@"
 save_path=  # console.txt is the training's
 
-cd "$(dirname "$0")/.." || exit 1
-. tools/run.sh
+. "$root/tools/run.sh"

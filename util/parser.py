@@ -5,6 +5,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from util.errors import USER_ERROR, print_error
@@ -29,6 +30,12 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._given = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(args, namespace)
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        """Refuse an empty path, which would be the working directory: an unset shell variable."""
+        if action.type is Path and not text:
+            raise argparse.ArgumentError(action, "expected a path, found an empty text")
+        return super()._get_value(action, text)  # type: ignore[misc]
 
     def error(self, message: str) -> NoReturn:
         """End with one line on standard error and exit code 2."""

@@ -18,7 +18,10 @@ from tests.dataset.test_bands import data
 from tests.own_images import TINY
 from tests.own_images import write_raster as write
 from tools.check_data import __main__ as check_data
+from tools.check_data.inspect import CheckedSample
+from tools.check_data.thumbnails import figures
 from tools.prepare import __main__ as prepare
+from tools.splits.partition import read_classes
 from util.config.loading import load_config
 from util.errors import UserError
 
@@ -254,10 +257,14 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
     assert (np.array(Image.open("out/confidence/0.png"))[VOID] == 0).all()
 
 
-def test_class_pixels_are_counted_where_images_have_data(tmp_path):
+def test_classes_are_counted_and_shown_where_images_have_data(tmp_path):
     write(tmp_path / "a.tif", image(1), nodata=0)
-    write(tmp_path / "m.tif", np.ones((1, *VOID.shape), np.uint8))
+    write(tmp_path / "m.tif", np.where(VOID, 0, 1)[None].astype(np.uint8))
     (tmp_path / "list.txt").write_text(f"{tmp_path.name}/a.tif {tmp_path.name}/m.tif\n")
     found = data(root=tmp_path.parent, bands="grey", labeled=tmp_path / "list.txt")
     listed = read_samples(found.labeled, found, masks=True)
     assert class_pixels(listed, found).tolist() == [0, (~VOID).sum()]
+    (sample,) = listed.samples
+    assert read_classes(found, [sample]) == {sample.image: {1}}
+    (figure,) = figures(CheckedSample(sample), "", Reader(found))
+    assert figure.legend[-1][1:] == ("ignored", f"{VOID.mean():.1%}")

@@ -97,7 +97,7 @@ def test_folders_match_by_relative_name(root):
         ({"labeled": {"images": "nowhere", "masks": "masks"}}, ["nowhere", "no such folder"]),
         ({"unlabeled": {"images": "masks/../more"}}, ["masks/../more", "leads out"]),
         ({"unlabeled": {"images": "images/val"}}, ["images/val", "is also in"]),
-        ({"unlabeled": {"imges": "more"}}, ["data.unlabeled.images' is missing"]),
+        ({"unlabeled": {"imges": "more"}}, ["unknown key 'data.unlabeled.imges'"]),
         ({"unlabeled": 3}, ["data.unlabeled", "found 3"]),
         ({"unlabeled": "."}, ["folder", "{images: FOLDER"]),
         ({"label_map": {"0,0,0": "A"}}, ["data.label_map", "'A' is not a class; expected"]),

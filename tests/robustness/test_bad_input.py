@@ -77,6 +77,15 @@ def test_config_values(setting, refused):
     contains(refused("--set", setting), *SETTINGS[setting])
 
 
+def test_an_option_and_another_value_in_set(refused):
+    line = refused("--labeled-id-path", "a.txt", "--set", "data.labeled=b.txt")
+    contains(line, "--set data.labeled=b.txt: data.labeled is set to another value")
+
+
+def test_an_empty_path_is_no_folder(refused):
+    contains(refused("--save-path", ""), "--save-path: expected a path, found an empty text")
+
+
 def test_section_that_contains_itself(refused):
     line = refused("--set", "method=&a {b: *a}", "method=&a {b: *a}")
     contains(line, "'b' contains itself")
@@ -93,6 +102,7 @@ def test_section_that_contains_itself(refused):
         ("base: 3\n", ["base: expected the path", "found 3"]),
         ("base: none.yaml\n", ["base: ", "none.yaml", "no such config"]),
         ("epochs: 2\n", ["key 'data' is missing"]),
+        ("batchsize: 2\n", ["unknown key 'batchsize'; did you mean 'batch_size'?"]),
         (
             "a: !!python/object/apply:os.getcwd []\n",
             ["line 1 column 4", "could not determine a"],

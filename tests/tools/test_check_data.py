@@ -134,6 +134,8 @@ PLANTED = {
              ("leak", "val", 1), ["val.txt line 1", "v0.jpg", "u2.jpg", "unlabeled.txt line 3"]),
     "duplicate": (lambda t: copy_image(t, "u4", "u3"),
                   ("duplicate", "unlabeled", 5), ["u4.jpg", "u3.jpg", "unlabeled.txt line 4"]),
+    "shared mask": (lambda t: t.write_list("labeled", [*LINES[:2], "images/l2.jpg masks/l1.png"]),
+                    ("shared mask", "labeled", 3), ["l1.png' is also the mask of 'images/l1.jpg'"]),
     "empty mask": (lambda t: fill_mask(t, "l1", 255),
                    ("empty mask", "labeled", 2), ["line 2", "l1.png", "all pixels are ignored"]),
     "absent": (lambda t: fill_masks(t, "v", 0),

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+from datetime import date
 from pathlib import Path
 from threading import Thread
 
@@ -98,7 +99,7 @@ def stub(spec, toy):
 def test_every_sweep_expands_to_runs_that_their_methods_can_use(path):
     planned = plan(path)
     assert len(planned) > 5
-    for config, some in {(p.method, str(p.settings)): p for p in planned}.items():
+    for config, some in {(p.method, str(p.overrides)): p for p in planned}.items():
         assert some.load().data.name in path.stem, config
 
 
@@ -144,6 +145,19 @@ def test_the_product_and_its_commands(spec, toy):
     assert config.evaluation.volume_pattern == "[^_]+(_.)"
 
 
+def test_settings_of_a_part_add_to_those_of_all_runs(spec, toy):
+    part = {
+        "methods": ["supervised"],
+        "configs": [str(toy.config)],
+        "settings": {"a": {"optimizer": {"power": 2}}, "b": {"optimizer.power": 2}},
+    }
+    path = spec(set={"optimizer": {"lr": 0.5}, "data.name": date(2024, 1, 1)}, runs=[part])
+    for planned in plan(path):
+        config = planned.load()
+        assert (config.optimizer.lr, config.optimizer.power) == (0.5, 2)
+        assert config.data.name == "2024-01-01"
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -154,6 +168,7 @@ def test_the_product_and_its_commands(spec, toy):
         ({"set": 3}, r"set: expected keys and values, found 3\. Fix: write them as {key: value}"),
         ({"runs": ["x"]}, r"runs\.0: expected keys and values, found 'x'\. Fix: write them as"),
         ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
+        ({"set": {"seed": 3}}, "--set seed=3: seed is set to another value by an option or key"),
         ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
         ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
@@ -398,7 +413,7 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
     assert job.returncode == 0, job.stdout + job.stderr
     last = planned[3]
     script, *rest = job.stdout.strip("|\n").split("|")
-    assert script == "fixmatch.py" and rest == [
+    assert script == str(REPOSITORY / "fixmatch.py") and rest == [
         "--device", "cpu", "--config", str(last.config), "--save-path", str(last.folder),
         "--seed", "1", "--set", "conf_thresh=0.5", "--extra",
     ]  # fmt: skip

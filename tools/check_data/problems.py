@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 from dataset.bands import divisors
 from dataset.mask_kinds import disagreement
 from dataset.overlap import locator, overlaps, shared_volumes
+from dataset.samples import Sample
 from dataset.validation import too_few
 from tools.check_data.image_stats import band_names, sum_bands
 from tools.check_data.inspect import CheckedSample, CheckedSplit
@@ -34,6 +36,7 @@ ERRORS = {
 """Titles of errors by kind."""
 WARNINGS = {
     "duplicate": "picture (by decoded pixels) that occurs twice",
+    "shared mask": "mask of several images, as after filling down a column of a table",
     "empty mask": "mask in which nothing is labelled",
     "maybe turned": "mask that seems to ignore its image's EXIF orientation: turn it alike, or "
     "remove the orientation",
@@ -76,6 +79,7 @@ def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
             for number, line, message in overlaps([item.listed for item in lists])
         ),
         *_repeated(lists),
+        *_shared_masks(lists),
         *_normalisation(lists, config.data),
         *_shared_volumes(lists, config.evaluation.volume_pattern),
     ]
@@ -165,6 +169,17 @@ def _shared_volumes(lists: Sequence[CheckedSplit], pattern: str | None) -> Itera
             continue
         if text := shared_volumes(listed[number], listed[:number], pattern):
             yield Problem("shared volume", split.kind, 0, text)
+
+
+def _shared_masks(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
+    """Yield images with the mask of an earlier one."""
+    first: dict[Path, Sample] = {}
+    for found in lists:
+        for sample in (sample for sample in found.listed.samples if sample.mask):
+            earlier = first.setdefault(sample.mask_file, sample)
+            if earlier.image_file != sample.image_file:
+                text = f"'{sample.mask}' is also the mask of '{earlier.image}'"
+                yield Problem("shared mask", found.kind, sample.line, f"{sample.where}: {text}")
 
 
 def _repeated(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:

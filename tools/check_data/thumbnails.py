@@ -17,6 +17,7 @@ from tools.check_data.outliers import highlights
 from tools.check_data.problems import Problem
 from util.colours import Colour
 from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError
 
 SHOWN = {"labeled": 12, "unlabeled": 6, "val": 6, "test": 6}
@@ -118,7 +119,8 @@ def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], n
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
     sample, data = item.sample, reader.data
-    dates = rgb_previews(reader.image(sample), data)
+    image, without_data = reader.image_and_nodata_mask(sample)
+    dates = rgb_previews(image, data)
     if sample.mask is None:
         return dates, None
     stored = read_mask(sample.mask_file, data.max_megapixels)
@@ -130,4 +132,6 @@ def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], n
     classes = reader.labels.class_of(codes)  # UNKNOWN for values without a class
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
+    if without_data is not None:
+        classes = np.where(np.asarray(without_data), IGNORE, classes)
     return [*dates, overlay(dates[-1], classes, data)], classes

@@ -147,14 +147,14 @@ def _relative_to(sample: Sample, root: Path) -> Sample:
 
 
 def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
-    """Return the classes that each mask shows.
+    """Return the classes that each mask shows where its image has data.
 
-    Raises `UserError` for a faulty mask.
+    Raises `UserError` for a faulty mask, and for a faulty image that may lack data.
     """
     reader = Reader(data)
 
     def shown(sample: Sample) -> frozenset[int]:
-        return frozenset(np.unique(np.asarray(reader.mask(sample))).tolist()) - {IGNORE}
+        return frozenset(np.unique(np.asarray(reader.counted_mask(sample))).tolist()) - {IGNORE}
 
     masked = [s for s in samples if s.mask is not None]
     found = map_in_threads(shown, masked, [s.mask_file for s in masked], "reading masks")

@@ -50,9 +50,9 @@ def shell_line(planned: PlannedRun) -> str:
         "config": planned.config,
         "labeled_id_path": planned.split_files.get("labeled"),
         "unlabeled_id_path": planned.split_files.get("unlabeled"),
-        "save_path": planned.folder,
     }
     variables = {key: str(find_path(path).resolve()) if path else "" for key, path in paths.items()}
+    variables["save_path"] = str(planned.folder.resolve())
     variables["method"] = planned.method
     exports = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
     return f'export {exports}; set -- {shlex.join(planned.arguments)} "$@"'

@@ -66,15 +66,16 @@ class PlannedRun(NamedTuple):
     config: Path
     lists: Path | None
     """Folder of labeled.txt and unlabeled.txt; None: the config names the split files."""
-    settings: Overrides
+    overrides: list[str]
+    """The settings as arguments of `--set`."""
     seed: int
     folder: Path
 
     @property
     def kind(self) -> str:
         """Description shared by runs that differ only in split files and seed."""
-        settings = {key: value for key, value in self.settings.items() if key not in SPLITS}
-        return " ".join([self.method, str(self.config), *_assignments(settings)])
+        settings = [text for text in self.overrides if text.partition("=")[0] not in SPLITS]
+        return " ".join([self.method, str(self.config), *settings])
 
     @property
     def has_started(self) -> bool:
@@ -92,14 +93,9 @@ class PlannedRun(NamedTuple):
         return {kind: self.lists / f"{kind}.txt" for kind in kinds}
 
     @property
-    def overrides(self) -> list[str]:
-        """The settings as arguments of `--set`."""
-        return _assignments(self.settings)
-
-    @property
     def arguments(self) -> list[str]:
         """Arguments of the method's script except config, split files and folder."""
-        return ["--seed", str(self.seed), *(["--set", *self.overrides] if self.settings else [])]
+        return ["--seed", str(self.seed), *(["--set", *self.overrides] if self.overrides else [])]
 
     @property
     def command(self) -> list[str]:
@@ -159,7 +155,8 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[PlannedRun]:
         lists = Path(folder_of_lists) if partition else None
         parts = [config.stem, method, name, partition, str(seed)]
         folder = sweep.save_path.joinpath(*filter(None, parts))
-        yield PlannedRun(method, config, lists, sweep.set | settings, seed, folder)
+        overrides = [*_assignments(sweep.set), *_assignments(settings)]
+        yield PlannedRun(method, config, lists, overrides, seed, folder)
 
 
 def _assignments(settings: Overrides) -> list[str]:
@@ -172,4 +169,4 @@ def _as_yaml(value: Any) -> str:
         with suppress(yaml.YAMLError):
             if yaml.safe_load(value) == value:
                 return value
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)  # YAML's dates

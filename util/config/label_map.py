@@ -54,7 +54,7 @@ def _class_index(label: Any, classes: list[str], ignore: int) -> int:
         return ignore
     if str(label).isdecimal() and int(label) < len(classes):
         return int(label)
-    if isinstance(label, bool):
+    if isinstance(label, bool) or str(label) in classes:
         raise ValueError(f"'{label}' is not a class. Fix: {QUOTES}")
     near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -23,6 +23,8 @@ from util.paths import find_path, nearest_hint
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
+MERGE = "tag:yaml.org,2002:merge"
+"""Tag of `<<`, which PyYAML replaces by the keys of an alias."""
 A_LIST = "a list", "write it as [a, b]"
 A_SECTION = "keys and values", "write them as {key: value}"
 EXPECTED = {
@@ -43,6 +45,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         node.value = [(_as_text(key_node), value) for key_node, value in node.value]
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == MERGE:
+                continue
             key = _key_of_number(self.construct_object(key_node, deep=True))
             if key in seen:
                 name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
@@ -123,6 +127,18 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"config: '{keys}' contains itself, by an alias; write it out") from None
 
 
+def _contradiction(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:
+    """Return the first dotted key with different values in two trees; "" without one."""
+    for key in (key for key in one if key in other):
+        a, b = one[key], other[key]
+        if isinstance(a, dict) and isinstance(b, dict):
+            if found := _contradiction(a, b, f"{section}{key}."):
+                return found
+        elif a != b:
+            return f"{section}{key}"
+    return ""
+
+
 def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
     tree = read_yaml(path)
     base = tree.pop("base", None)
@@ -183,7 +199,8 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
+        # An unknown key first: it may be a required one, misspelt.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = tuple(part for part in first["loc"] if part not in UNION_TAGS)
     key = prefix + ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
@@ -234,9 +251,16 @@ def resolve(
     tree_on_top: dict[str, Any] | None = None,
 ) -> Config:
     """Build a config from a tree as `load_config` does; `source`: its name in messages."""
+    on_top = tree_on_top or {}
     for assignment in overrides:
-        tree = _merge(tree, _override(assignment))
-    tree = _merge(tree, tree_on_top or {})
+        given = _override(assignment)
+        if key := _contradiction(given, on_top):
+            raise UserError(
+                f"--set {assignment}: {key} is set to another value by an option or key of its "
+                "own. Fix: leave out one of the two"
+            )
+        tree = _merge(tree, given)
+    tree = _merge(tree, on_top)
     source = f"{source} with --set {' '.join(overrides)}" if overrides else source
     config: Config = parse(Config, tree, source)
     return config

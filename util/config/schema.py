@@ -239,7 +239,7 @@ class Config(Section):
     losses are computed per forward pass and averaged."""
     conf_thresh: Share = 0.95
     """Confidence threshold: a pseudo-label counts where its probability is at least this. 0 uses
-    all pixels."""
+    all pixels. CorrMatch uses this key only with `method.thresh_init: null`."""
     cutmix_partner: Literal["other", "self", "batch", "flip"] = "other"
     """Partner image for CutMix. `other`: an independent image; `self`: another view of the same
     image; `batch`: the previous image in the batch; `flip`: the image at the mirrored position of
