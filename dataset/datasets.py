@@ -126,11 +126,13 @@ class TrainingSet(ImageSet):
         ignore = geometry.padding()
         if nodata_mask is not None:
             ignore |= geometry.mask(nodata_mask) == IGNORE
+        views = [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)]
+        boxes = [draw_box(rng, self.crop_size) for _ in range(self.strong_views)]
         return {
             "image": geometry.image(image),
             "ignore": ignore,
-            "views": [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)],
-            "boxes": np.stack([draw_box(rng, self.crop_size) for _ in range(self.strong_views)]),
+            "views": views,
+            "boxes": np.array(boxes, np.int64).reshape(-1, 4),
         }
 
 

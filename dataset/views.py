@@ -46,7 +46,7 @@ def unlabeled_views(
         index = torch.arange(len(weak), device=weak.device)
         # Of an odd number of images, flipping would make the middle one its own partner.
         out["partner_index"] = index.flip(0) if flip and len(weak) % 2 == 0 else index.roll(1)
-    dates = len(raw["views"]) // len(boxes)
+    dates = len(raw["views"]) // max(len(boxes), 1)
     for number, box in enumerate(boxes):
         drawn = slice(number * dates, (number + 1) * dates)
         own = strong_dates(weak, raw["views"][drawn], rgb)

@@ -31,6 +31,7 @@ from engine.trainer import RunData, Trainer
 from inference.evaluation import volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
+from model.files import best_checkpoint, network_in
 from model.pretrained import load_backbone
 from util import distributed
 from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
@@ -226,9 +227,21 @@ def _build_method(
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     method = method_class(network, config)
+    _require_loadable(method)
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
         logger.info("compile: the first steps take minutes")
         compile_parts(method)
     return method
+
+
+def _require_loadable(method: Method) -> None:
+    """Raise `ValueError` for a network of `eval_models` that its checkpoint would not load."""
+    for name, network in method.eval_models().items():
+        found = network_in(best_checkpoint(Path(), name))
+        if found != name or getattr(method, name, None) is not network:
+            raise ValueError(
+                f"{type(method).__name__}.eval_models: found {name}, expected model or model_..., "
+                "the name of the attribute that holds the network. Fix: rename both"
+            )

@@ -30,8 +30,8 @@ LEGEND = {
     "threshold": "confidence threshold",
     "grad_norm": "norm of the gradient",
 }
-"""Meaning of each scalar of the methods, for the log and for `tools.report`; optional for the
-scalars of a new method."""
+"""Meaning of each scalar of the methods, for the log and for `tools.report`, which show other
+scalars without one."""
 
 
 class Method(nn.Module):
@@ -45,7 +45,7 @@ class Method(nn.Module):
     unlabeled: ClassVar[bool] = True
     """Batches hold unlabelled images."""
     strong_views: ClassVar[int] = 1
-    """Strong views of each unlabelled image."""
+    """Strong views of each unlabelled image; 0 for a method that uses weak views only."""
 
     class Options(Section):
         """The method's keys in the config's `method` section."""
@@ -85,7 +85,8 @@ class Method(nn.Module):
         checkpoint; `is_best`: the validation gave the best score of the `labeler` so far."""
 
     def eval_models(self) -> dict[str, nn.Module]:
-        """Return the networks that validation scores, by name."""
+        """Return the networks that validation scores, by name: `model` or `model_...`, the name of
+        the attribute that holds the network."""
         return {"model": self.model}
 
     @property

@@ -106,11 +106,13 @@ def center_crop(x: Array, size: int) -> Array:
 
 
 def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
-    """Count pixels by `target` class (rows; 255 = ignore) and predicted class: `[C, C]`, int64.
+    """Count pixels by `target` class (rows) and predicted class: `[C, C]`, int64; 255 in either is
+    not counted.
 
     Neither waits for the device nor needs more memory under deterministic algorithms.
     """
-    pairs = torch.where(target == IGNORE, num_classes**2, target.long() * num_classes + prediction)
+    ignored = (target == IGNORE) | (prediction == IGNORE)
+    pairs = torch.where(ignored, num_classes**2, target.long() * num_classes + prediction)
     counts = pairs.new_zeros(num_classes**2 + 1)
     counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
     return counts[:-1].view(num_classes, num_classes)

@@ -40,6 +40,9 @@ class Segmenter:
 
     >>> segmenter = Segmenter.load("runs/cells")
     >>> mask = segmenter.predict("cell.png").mask
+
+    Predicting a file sets `PIL.Image.MAX_IMAGE_PIXELS = None`, no limit, in the whole process;
+    `data.max_megapixels` limits its images instead.
     """
 
     def __init__(self, predictor: Predictor, config: Config):
@@ -86,7 +89,7 @@ class Segmenter:
             raise UserError("image: the two images of a pair differ in size")
         probabilities = self.predictor.probabilities(np.concatenate(pixels, axis=2))
         mask = to_mask(probabilities, any_void(voids))
-        return Segmentation(mask, probabilities.cpu().numpy(), self.config.data.classes)
+        return Segmentation(mask, probabilities.cpu().numpy(), [*self.config.data.classes])
 
     def predict_many(
         self, images: Iterable[ImageLike | Sequence[ImageLike]]
@@ -117,9 +120,20 @@ class Segmenter:
                     f"image: found an array of {values.dtype}; the network was trained on images "
                     "of 8 bits: expected uint8, from 0 to 255 (not divided by 255)"
                 )
+            if np.max(data.image_range or 0) > 255 and _is_divided(values):
+                raise UserError(
+                    f"image: found an array of {values.dtype} from 0 to 1, but data.image_range is "
+                    f"{list(data.image_range or ())}: expected the values of a file, not divided"
+                )
             if np.ma.is_masked(image):
                 void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
         return to_range(choose_bands(values, data.bands, name), void, data, name), void
+
+
+def _is_divided(values: np.ndarray) -> bool:
+    """Return True for bools and floats that are all from 0 to 1, and not all 0."""
+    in_unit = (values >= 0) & (values <= 1)
+    return values.dtype.kind in "bf" and bool(values.any() and in_unit.all())
 
 
 def _void_of(image: Image.Image) -> np.ndarray | None:

@@ -41,7 +41,7 @@ class PseudoLabelScores:
         bin_index = (confidence * BINS).long().clamp(max=BINS - 1)
         above = (confidence >= self.threshold).long()
         right = (predicted == target).long()
-        index = ((predicted * BINS + bin_index) * 2 + above) * 2 + right
+        index = ((predicted.long() * BINS + bin_index) * 2 + above) * 2 + right
         self._counts.scatter_add_(0, index.flatten(), labelled.flatten())
         units = (confidence * ONE).round().long() * labelled
         self._sums.scatter_add_(0, bin_index.flatten(), units.flatten())

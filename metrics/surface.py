@@ -13,12 +13,13 @@ from scipy import ndimage
 def surface_scores(
     predicted: np.ndarray, target: np.ndarray, spacing: Sequence[float]
 ) -> tuple[float, float]:
-    """Return HD95 and average surface distance of two bool masks `[D, H, W]`, in the unit of
-    `spacing` (of each axis); NaN where either mask is empty.
+    """Return HD95 and average surface distance of two masks `[D, H, W]` (bool, or 0 outside), in
+    the unit of `spacing` (of each axis); NaN where either mask is empty.
 
     HD95: the 95th percentile of the distances of both surfaces together (linear between ranks).
     Average: the mean of the two means, from prediction to target and back.
     """
+    predicted, target = predicted.astype(bool), target.astype(bool)
     if not (predicted.any() and target.any()):
         return float("nan"), float("nan")
     box = ndimage.find_objects((predicted | target).astype(np.uint8))[0]

@@ -32,8 +32,9 @@ def main():
     folder, scripts, common = Path(sys.argv[1]), sys.argv[2].split(","), sys.argv[3:]
     for number, script in enumerate(scripts):
         os.environ[rendezvous.RESTARTS] = str(number)  # its own rendezvous
-        # SupOnly fills the places of unlabelled images: a global batch of 4 for all.
-        batch = 2 if script == "supervised" else 4
+        kind = (METHODS | {"prototypes": Prototypes})[script]
+        # A global batch of 4 for all; without unlabelled images, it is twice `batch_size`.
+        batch = 4 if kind.unlabeled else 2
         sys.argv = [
             script,
             *common,
@@ -42,11 +43,10 @@ def main():
             "--set",
             f"batch_size={batch}",
         ]
-        spy(folder, script)
+        spy(folder, script, kind)
 
 
-def spy(folder, script):
-    kind = (METHODS | {"prototypes": Prototypes})[script]
+def spy(folder, script, kind):
     seen, get, step = [], TrainingSet.__getitem__, Trainer.optimize
     take = visualize.take_pictures
 

@@ -14,7 +14,9 @@ def mean_and_std(config: Config, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def to_unit(image: Tensor) -> Tensor:
-    """Convert bytes to floats in [0, 1]; return floats unchanged."""
+    """Convert bytes to floats in [0, 1]; return floats unchanged; raises `TypeError` for others."""
+    if image.dtype != torch.uint8 and not image.is_floating_point():
+        raise TypeError(f"image: found {image.dtype}, expected uint8, or floats in [0, 1]")
     values = image.to(torch.float, memory_format=torch.contiguous_format)
     return values / 255 if image.dtype == torch.uint8 else values
 

@@ -10,14 +10,16 @@ from dataset.loaders import LoaderProcess, evaluation_loader
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
 from model.build import build_network
+from model.files import best_checkpoint
 from model.trained import load_trained
 from tests.conftest import METHODS, Toy, json_lines, saved
 from tests.forked import spread
+from tests.prototypes import Prototypes
 from util import distributed
 from util.config.loading import load_config
 from util.config.schema import Model
 
-SPIED = [*METHODS, "prototypes"]
+SPIED = METHODS | {"prototypes": Prototypes}
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +43,17 @@ def test_two_processes(method, spied):
     assert len({step["digest"] for step in steps[0]}) == 6, "weights do not change"
     seen = sorted(tuple(key) for rank in steps for step in rank for key in step["seen"])
     assert seen == [(epoch, position) for epoch in (0, 1) for position in range(12)]
-    teacher = {"best_model_ema.pth"} if method in ("unimatch_v2", "prototypes") else set()
-    assert {p.name for p in run.iterdir()} - teacher == {
-        "best.pth", "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth",
-        "pictures", "run.lock", "starts.jsonl", "tensorboard",
+    networks = json_lines(run / "metrics.jsonl")[-1]["scores"]
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml", "latest.pth", "log.txt", "metrics.jsonl", "previous.pth", "pictures",
+        "run.lock", "starts.jsonl", "tensorboard",
+        *(best_checkpoint(run, name).name for name in networks),
     }  # fmt: skip
     before = saved(run / "previous.pth")
     assert (before["epoch"], before["done"]) == (1, 2)
     assert len(list((run / "tensorboard").iterdir())) == 1
     pictures = [p for p in (run / "pictures").rglob("*") if p.is_file()]
-    assert len(pictures) == 2 * (2 if method == "supervised" else 5)  # of two validations
+    assert len(pictures) == 2 * (5 if SPIED[method].unlabeled else 2)  # of two validations
 
 
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])

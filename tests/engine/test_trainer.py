@@ -14,6 +14,7 @@ from tqdm import tqdm
 from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import Measured, smaller_settings
+from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
 from model import acceleration
@@ -315,3 +316,31 @@ def test_without_a_compiler_a_run_ends_before_training(toy, refused, tmp_path, m
     monkeypatch.setenv("CXX", "no-such-compiler")
     error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "compile=true"))
     assert error.startswith("error: compile: no compiler found")
+
+
+@pytest.mark.parametrize("name", ["teacher", "model_teacher"])
+def test_a_network_whose_checkpoint_would_load_another_one_is_refused(name, toy, train, tmp_path):
+    class Misnamed(Method):
+        def eval_models(self):
+            self.teacher = self.model
+            return {"model": self.model, name: self.teacher}
+
+    with pytest.raises(ValueError, match=f"Misnamed.eval_models: found {name}, expected model or"):
+        train(Misnamed, toy.argv(tmp_path / "run"))
+
+
+class WeakViews(Method):
+    """A method without strong views."""
+
+    strong_views = 0
+
+    def step(self, batch):
+        x, u = batch["labeled"], batch["unlabeled"]
+        loss_x = self.criterion(self.model(x["image"]), x["mask"])
+        loss_u = self.model(u["weak"]).square().mean()
+        return loss_x + loss_u, {"x": loss_x, "u": loss_u}
+
+
+def test_a_method_may_use_weak_views_only(toy, train, tmp_path):
+    train(WeakViews, toy.argv(tmp_path / "run", "--set", "epochs=1", "log.pictures=1"))
+    assert (tmp_path / "run/pictures/epoch_001/unlabeled_01.png").exists()

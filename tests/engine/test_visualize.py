@@ -77,19 +77,15 @@ def panels_of(t, batch):
         return t.method.panels(batch)
 
 
-COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold",
-          "decoder features", "strong view 1",
-          "label of strong view 1"]  # fmt: skip
-SECOND = ["strong view 2", "label of strong view 2"]
+COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold", "decoder features"]
 OWN = {
     "corrmatch": ["label after propagation", "three pixels",
                   *(f"correlation with pixel {number}" for number in (1, 2, 3))],
-    "rankmatch": [*SECOND, "reference pixels 1", "reference pixels 2"],
-    "prevmatch": [*SECOND, "previous models", "their confidence", "where they differ"],
-    "unimatch": SECOND,
-    "unimatch_v2": SECOND,
+    "rankmatch": ["reference pixels 1", "reference pixels 2"],
+    "prevmatch": ["previous models", "their confidence", "where they differ"],
     "prototypes": ["nearest prototype"],
 }  # fmt: skip
+"""Panels of a method beyond those of `consistency_panels`."""
 
 
 @pytest.mark.parametrize("partner", ["other", "batch"])
@@ -100,14 +96,17 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     t.method.after_epoch(0, is_best=True)
     batch = raw_batch(2, partner=partner == "other", views=kind.strong_views)
     panels = panels_of(t, batch)
-    assert list(panels) == [*COMMON, *OWN.get(name, [])]
+    numbers = range(1, kind.strong_views + 1)
+    strong = [f"{title} {n}" for n in numbers for title in ("strong view", "label of strong view")]
+    assert list(panels) == [*COMMON, *strong, *OWN.get(name, [])]
     for panel in panels.values():
         first = panel[0]
         assert len(first) == 2 and not first.requires_grad
         if isinstance(panel, Heat):
             assert (first >= 0).all() and (first <= 1).all()
     u, own = batch["unlabeled"], panels["pseudo-label"]
-    assert torch.equal(panels["strong view 1"].box, u["box"][0])
+    for number, box in enumerate(u["box"], start=1):
+        assert torch.equal(panels[f"strong view {number}"].box, box)
     assert not own.shown[u["ignore"]].any() and own.shown[~u["ignore"]].all()
     sure = (panels["confidence"].share >= t.method.threshold) & ~u["ignore"]
     assert torch.equal(panels["above the threshold"].shown, sure)

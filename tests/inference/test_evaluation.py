@@ -133,6 +133,8 @@ def test_probabilities_and_mask_of_an_image(toy):
     x = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     torch.testing.assert_close(found, Local()((x - mean) / std).softmax(1)[0])
     assert (found.argmax(0).numpy() == predictor.mask(image)).all()
+    with pytest.raises(TypeError, match="found torch.int64, expected uint8"):
+        predictor.probabilities(image.astype(np.int64))
 
 
 class Colour(nn.Module):

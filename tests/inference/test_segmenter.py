@@ -27,6 +27,7 @@ def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy, tmp_
     assert (found.probabilities.argmax(0) == found.mask).all()
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
     assert found.classes == segmenter.config.data.classes
+    assert found.classes is not segmenter.config.data.classes, "the caller may change it"
     others = [str(file), image, np.asarray(image.convert("RGB"))]
     masks = [one.mask for one in segmenter.predict_many(others)]
     assert len(masks) == 3 and all((mask == found.mask).all() for mask in masks)
@@ -74,6 +75,18 @@ def test_unsuitable_input_is_refused(trained):
     for kind in (np.float32, np.int64, bool):
         with pytest.raises(UserError, match=r"expected uint8, from 0 to 255 \(not divided"):
             segmenter.predict(np.zeros((9, 9, 3), kind))
+
+
+@pytest.mark.parametrize("kind", [bool, np.float32])
+def test_values_divided_to_unit_range_are_refused_where_files_are_deeper(kind, trained):
+    segmenter = Segmenter.load(trained, device="cpu")
+    data = segmenter.config.data.model_copy(update={"image_range": (0, 4095)})
+    segmenter.config = segmenter.config.model_copy(update={"data": data})
+    image = np.zeros((9, 9, 3), kind)
+    assert segmenter.predict(image).mask.shape == (9, 9), "black in any case"
+    image[4:] = 1
+    with pytest.raises(UserError, match=r"from 0 to 1, but data.image_range is \[0, 4095\]"):
+        segmenter.predict(image)
 
 
 def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):

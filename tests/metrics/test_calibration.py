@@ -81,6 +81,11 @@ def test_a_sure_network_that_is_right_is_calibrated_and_the_order_does_not_matte
     assert found["ece"] == 0 and found["kept"] == found["precision"] == 100
     images = list(drawn(images=4))
     assert counted(images) == counted(images[::-1])
+    many = torch.full((1, 2), 200)
+    bytes_and_longs = [
+        counted([(c, sure[:, :2], many, None)], classes=201) for c in (many.byte(), many)
+    ]
+    assert bytes_and_longs[0] == bytes_and_longs[1]
 
 
 def test_nothing_labelled_and_nothing_confident():

@@ -87,6 +87,11 @@ def test_boundary_iou_of_a_single_pixel():
     assert boundary.iou().tolist() == [1, 0]
 
 
+def test_a_prediction_without_a_class_is_not_counted():
+    predicted, target = torch.tensor([[0, 1, 255, 255], [1, 1, 0, 255]], dtype=torch.uint8)
+    assert confusion_matrix(predicted, target, 2).tolist() == [[0, 0], [1, 1]]
+
+
 def test_the_worst_images_in_order():
     pairs = [blobs(seed) for seed in range(5)]
     pairs[3] = (pairs[3][0], np.full_like(pairs[3][1], 255))  # nothing to score

@@ -50,6 +50,7 @@ def test_distances_of_known_shapes():
     a, b = np.zeros((2, 1, 1, 12), bool)
     a[..., 2], b[..., 7] = True, True
     assert surface_scores(a, b, (1, 1, 2)) == (10, 10)
+    assert surface_scores(a.astype(np.uint8), 255 * b.astype(np.uint8), (1, 1, 2)) == (10, 10)
     assert surface_scores(a, a, (1, 1, 1)) == (0, 0)
     assert all(map(math.isnan, surface_scores(a, np.zeros_like(a), (1, 1, 1))))
 
