@@ -118,12 +118,12 @@ def predict_images(
     device = distributed.choose_device(args.device)
     megapixels = 0 if args.geotiff else config.data.max_megapixels
     rasters = {name for name, files in images.items() if is_larger(files[0], megapixels)}
+    names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
+    record = folder_record(args, config, names)  # before a training replaces the checkpoint
     network = load_trained(config, args.checkpoint, args.which, device)
     writer = Writer(args, config.data, rasters)
-    names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
-    record = folder_record(args, config, names)
-    missing = unfinished_images(images, lambda files: files, writer.files, args.save_path, record)
-    writer.start(missing)
+    missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)
+    writer.areas.start(missing)
     outcome = Outcome()
     try:
         for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):

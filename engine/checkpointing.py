@@ -120,16 +120,16 @@ class RunState(Strict):
         if self.images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
 
-    def drop_best(self, source: Path) -> None:
-        """Drop best scores whose checkpoints are in the folder of another run; keep those of its
+    def drop_best(self, source: Path, run_dir: RunDir) -> None:
+        """Drop best scores whose checkpoints are not in the run directory; keep those of the
         checkpoint `source` itself."""
-        lost = [n for n, best in self.best.items() if self.done or best.epoch != self.epoch]
-        for name in lost:
-            del self.best[name]
-            logger.warning(
-                "%s: the best score of that run is not kept, as %s stays in its folder; the next "
-                "validation writes a new one", source, best_checkpoint(Path(), name).name,
-            )  # fmt: skip
+        for name in run_dir.missing_best([*self.best]):
+            if self.done or self.best[name].epoch != self.epoch:
+                del self.best[name]
+                logger.warning(
+                    "%s: its best score is not kept, as %s does not exist; a later validation "
+                    "writes a new one", source, best_checkpoint(run_dir.path, name),
+                )  # fmt: skip
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:

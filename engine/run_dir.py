@@ -154,8 +154,9 @@ class RunDir:
         return record if isinstance(record, dict) else {}
 
     @_on_main
-    def holds(self, checkpoint: Path) -> bool:
-        return checkpoint.parent.resolve() == self.path.resolve()
+    def missing_best(self, names: list[str]) -> list[str]:
+        """Return the networks that have no best checkpoint here."""
+        return [name for name in names if not best_checkpoint(self.path, name).exists()]
 
     @_on_main
     def is_latest(self, checkpoint: Path) -> bool:

@@ -240,9 +240,9 @@ class Trainer:
     def resume(self, state: Any, source: Path, force: bool) -> None:
         """Continue from the content of the checkpoint `source`.
 
-        Best scores whose checkpoints are in another folder are not kept. Raises `UserError` for a
-        checkpoint of another method or with more steps, and, without `force`, for another config
-        or other split files.
+        Best scores whose checkpoints are not in the run directory are not kept. Raises `UserError`
+        for a checkpoint of another method or with more steps, and, without `force`, for another
+        config or other split files.
         """
         current = self.state()
         saved = check_run(state, current["name"], source)
@@ -253,8 +253,7 @@ class Trainer:
                 f"the whole run. Fix: set epochs to at least {saved.epoch + 1}"
             )
         saved.compare(current, source, force)
-        if not self.run_dir.holds(source):
-            saved.drop_best(source)
+        saved.drop_best(source, self.run_dir)
         # From `state`: the check converted the dictionaries of `saved` to plain ones.
         load_weights(self.method, state["method"], source)
         load_optimizer(self.optimizer, state["optimizer"], source)
@@ -314,7 +313,11 @@ class Trainer:
         self.save()
 
     def _save_or_stop(self, stop: StopRequest) -> None:
-        """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop."""
+        """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop.
+
+        A due checkpoint waits while steps are skipped: two of diverged weights would replace all
+        that are good.
+        """
         now = time.monotonic()
         is_slow = now - self.decided_time > SLOW * (self.steps_done - self.decided_step)
         due, stopping, self.is_slow = distributed.any_rank(
@@ -323,7 +326,8 @@ class Trainer:
         self.decided_step, self.decided_time = self.steps_done, now
         if self.done and (due or stopping):
             self.monitor.check()
-            self.save()
+            if stopping or not self.monitor.in_a_row:
+                self.save()
         if stopping:
             self.run_dir.wait_for_writes()
             logger.info(

@@ -103,7 +103,7 @@ class Autolabel:
     def __init__(self, folder: Path, config: Config, threshold: float):
         self.folder, self.config, self.threshold = folder, config, threshold
         self.encoding = encoding_of_labels(config.data)
-        self.table = folder / "uncertainty.csv"
+        self.table = ImageTable(folder / "uncertainty.csv", UNCERTAINTY_COLUMNS)
 
     def mask_path(self, name: str) -> Path:
         return self.folder / "masks" / f"{name}.png"
@@ -121,7 +121,7 @@ class Autolabel:
         """
         errors: list[UserError] = []
         mode: str = self.config.evaluation.mode
-        table = ImageTable(self.table, UNCERTAINTY_COLUMNS, samples)
+        self.table.start(samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
                 pixels, void = read_dates(sample.image_files, self.config.data)
@@ -132,18 +132,19 @@ class Autolabel:
                 mask = to_mask(probabilities, void)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
                 values = [(mask != IGNORE).mean(), *uncertainties(probabilities, void)]
-                table.add(name, [f"{value:.6f}" for value in values])
+                self.table.add(name, [f"{value:.6f}" for value in values])
                 save_picture(self.encoding.mask(mask), self.mask_path(name))
         return errors
 
     def ranking(self, samples: Mapping[str, Sample], acquisition: str) -> list[RankedImage]:
         """Return the images with masks, the most uncertain first."""
         by_text = {printable(name): (name, sample) for name, sample in samples.items()}
-        head, *lines = ImageTable(self.table, UNCERTAINTY_COLUMNS, []).lines()
         images = [
-            RankedImage(*by_text[line[0]], dict(zip(head[1:], map(float, line[1:]), strict=True)))
-            for line in lines
-            if line[0] in by_text and self.mask_path(by_text[line[0]][0]).exists()
+            RankedImage(
+                *by_text[text], dict(zip(UNCERTAINTY_COLUMNS, map(float, values), strict=True))
+            )
+            for text, values in self.table.rows().items()
+            if text in by_text and self.mask_path(by_text[text][0]).exists()
         ]
         return sorted(images, key=lambda image: (-image.numbers[acquisition], image.name))
 

@@ -3,6 +3,7 @@ and which images are finished."""
 
 import argparse
 import csv
+import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,23 +40,26 @@ def unfinished_images(
     images: dict[str, T],
     sources: Callable[[T], Sequence[Path]],
     files: Callable[[str], Sequence[Path]],
-    folder: Path,
+    table: "ImageTable",
     record: dict[str, Any],
 ) -> dict[str, T]:
-    """Return the images whose files do not all exist; print the number of the others.
+    """Return the images without a line in `table` or without all files; print the number of the
+    others.
 
-    Writes `record`, from `folder_record`, into the folder; raises `UserError` where it differs,
-    where files exist without it, and where they were made from other images.
+    Writes `record`, from `folder_record`, into the folder of `table`; raises `UserError` where it
+    differs, where files exist without it, and where they were made from other images.
 
     Args:
         sources: returns the image files of an image.
         files: returns the files of an image, by its name.
     """
+    folder = table.path.parent
     made_from = _open_folder(folder, record, (file for name in images for file in files(name)))
+    listed = table.rows()
     missing = {
         name: image
         for name, image in images.items()
-        if not all(os.path.lexists(file) for file in files(name))
+        if printable(name) not in listed or not all(map(os.path.lexists, files(name)))
     }
     for name in images.keys() - missing.keys():
         now = _identity(sources(images[name]))
@@ -124,26 +128,26 @@ def collect_errors(errors: list[UserError], file: Path) -> Iterator[None]:
 
 
 class ImageTable:
-    """A CSV file with a line for each finished image; lines of other images in it are kept.
-
-    Raises `UserError` for a file with other columns.
+    """A CSV file with a line for each finished image.
 
     Args:
         columns: names of the values of `add`.
-        images: names of the images that will be added.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str], images: Iterable[str]):
+    def __init__(self, path: Path, columns: Sequence[str]):
         self.path = path
-        head, *lines = self.lines() or [["image", *columns]]
-        if head != ["image", *columns]:
-            raise UserError(
-                f"{path}: exists with other columns, such as other classes; choose another folder"
-            )
+        self.head = ["image", *columns]
+
+    def start(self, images: Iterable[str]) -> None:
+        """Write the file without lines of `images`, which will be added, and without torn lines.
+
+        Raises `UserError` as `rows`.
+        """
         new = set(map(printable, images))
-        text = csv_text([head, *(line for line in lines if line and line[0] not in new)])
-        make_folder(path.parent)
-        write_atomically(path, lambda file: file.write(text.encode()))
+        kept = [[name, *values] for name, values in self.rows().items() if name not in new]
+        text = csv_text([self.head, *kept])
+        make_folder(self.path.parent)
+        write_atomically(self.path, lambda file: file.write(text.encode()))
 
     def add(self, name: str, values: Iterable[object]) -> None:
         """Add an image."""
@@ -153,12 +157,24 @@ class ImageTable:
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error})") from None
 
-    def lines(self) -> list[list[str]]:
-        """Return all lines, the head first; none without a file."""
+    def rows(self) -> dict[str, list[str]]:
+        """Return the values of each image, by its `printable` name; none without a file.
+
+        Skips lines that a killed command or a full disk has torn. Raises `UserError` for a file
+        with other columns.
+        """
         try:
-            with self.path.open(encoding="utf-8", newline="") as file:
-                return csv_rows(file)
+            text = self.path.read_bytes().decode()
+            head, *lines = csv_rows(io.StringIO(text, newline="")) or [self.head]
         except FileNotFoundError:
-            return []
+            return {}
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
+        if head != self.head:
+            raise UserError(
+                f"{self.path}: exists with other columns, such as other classes; choose another "
+                "folder"
+            )
+        if lines and not text.endswith("\n"):
+            del lines[-1]
+        return {line[0]: line[1:] for line in lines if len(line) == len(head)}

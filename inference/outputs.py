@@ -1,7 +1,7 @@
 """Files of a predicted image: the mask; overlay, confidence and probabilities on request."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,7 @@ class Writer:
         self.data = data
         self.rasters = rasters
         self.folder: Path = args.save_path
+        self.areas = ImageTable(self.folder / "areas.csv", ["width", "height", *data.classes])
         self.kinds = ["masks"]
         """Names of the folders to write."""
         if args.overlays != "none":
@@ -63,16 +64,8 @@ class Writer:
         """Return the paths of all files of an image."""
         return [self.path(kind, name) for kind in self.kinds]
 
-    def start(self, images: Iterable[str]) -> None:
-        """Open areas.csv; `images`: names of the images that will be added."""
-        columns = ["width", "height", *self.data.classes]
-        self.areas = ImageTable(self.folder / "areas.csv", columns, images)
-
     def add_areas(self, name: str, shape: Sequence[int], pixels: np.ndarray) -> None:
-        """Add height, width and pixels by class `[256]` of an image to areas.csv.
-
-        Call this method before the files are written: an image with all files counts as finished.
-        """
+        """Add height, width and pixels by class `[256]` of an image to areas.csv."""
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 

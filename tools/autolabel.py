@@ -48,13 +48,14 @@ def main() -> None:
         if left_out:
             print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
         device = distributed.choose_device(args.device)
+        record = folder_record(args, config, ["threshold"])  # before a training replaces the file
         network = load_trained(config, args.checkpoint, args.which, device)
         missing = unfinished_images(
             samples,
             lambda sample: sample.image_files,
             lambda name: [labels.mask_path(name)],
-            args.out,
-            folder_record(args, config, ["threshold"]),
+            labels.table,
+            record,
         )
         may_choose_windows = not is_set("evaluation.mode", args.set)
         errors = labels.label(network, missing, device, may_choose_windows)
@@ -90,7 +91,7 @@ def write_results(
     labelled, path = labels.write_dataset(ranking, config)
     share = sum(image.numbers["labelled"] for image in ranking) / len(ranking)
     print(f"labels   {counted(labelled, 'image')}, on {share:.1%} of an image's pixels (mean)")
-    print(f"written  {args.out}: masks/, split files, {path.name}, {labels.table.name}")
+    print(f"written  {args.out}: masks/, split files, {path.name}, {labels.table.path.name}")
     print(f"next     python -m tools.check_data --config {shell_quoted(path)}")
 
 

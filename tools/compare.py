@@ -5,6 +5,7 @@ first checkpoint's config.
 """
 
 import math
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def main() -> None:
     with exit_with_one_line():
         if args.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
+        if os.path.lexists(args.out):
+            raise UserError(f"--out {args.out}: exists already; choose another file")
         if args.count < 1:
             raise UserError(f"--count: found {args.count}, expected 1 or more")
         if args.names and len(args.names) != len(args.checkpoints):

@@ -275,7 +275,27 @@ def test_a_run_from_another_runs_checkpoint_has_a_best(
     assert best["epoch"] == best["best"]["model"]["epoch"] == 2 - best_epoch
     assert written[0]
     log = (new / "log.txt").read_text()
-    assert ("score of that run is not kept, as best.pth stays" in log) == (best_epoch == 0)
+    assert (f"best score is not kept, as {new}/best.pth does not exist" in log) == (best_epoch == 0)
+
+
+def test_a_missing_best_checkpoint_is_written_again(half, toy, train, capsys):
+    """Another score of a later epoch would else have to beat that of the missing file."""
+    state = saved(half / "latest.pth")
+    for epoch, is_again in ((1, False), (0, True)):
+        state["best"]["model"]["epoch"] = epoch
+        torch.save(state, half / "latest.pth")
+        (half / "best.pth").unlink()
+        capsys.readouterr()
+        train(SupOnly, toy.argv(half))
+        said = capsys.readouterr().out
+        assert ("best.pth does not exist; a later validation" in said) == is_again
+        assert saved(half / "best.pth")["epoch"] == 1 + is_again and ": best.pth, latest" in said
+    state = saved(half / "latest.pth")
+    state["best"]["model"]["epoch"] = 1
+    torch.save(state, half / "latest.pth")
+    (half / "best.pth").unlink()
+    train(SupOnly, toy.argv(half))
+    assert ": latest.pth, log.txt" in capsys.readouterr().out  # a finished run has no validation
 
 
 def test_epoch_length_can_be_unset_by_force(toy, train, tmp_path):

@@ -185,6 +185,10 @@ def test_it_continues_with_the_same_result(command, tmp_path):
     after = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
     assert sorted(before.pop(table).splitlines()) == sorted(after.pop(table).splitlines())
     assert before == after
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([*lines, lines[1], lines[2][:-2]]))  # by two commands at once
+    command(*options).output()
+    assert before == {p: p.read_bytes() for p in before}
     err = command("--threshold", 0.5).mistake()
     assert "made with another checkpoint, config or options" in err
     (tmp_path / "out/config.yaml").write_text("mine: true\n")

@@ -166,20 +166,30 @@ def test_a_class_without_a_value_is_named():
 def test_a_table_of_images(tmp_path):
     path, columns = tmp_path / "new/areas.csv", ["sky, blue", "tree"]
     name = 'a "b"\udcff'
-    table = ImageTable(path, columns, [name])
+    table = ImageTable(path, columns)
+    table.start([name])
     table.add(name, [2, 4])
-    ImageTable(path, columns, ["c"]).add("c", [0, 5])
-    ImageTable(path, columns, ["c"]).add("c", [5, 0.5])  # again
+    for values in ([0, 5], [5, 0.5]):
+        table.start(["c"])
+        table.add("c", values)
     expected = [["image", *columns], ['a "b"\\udcff', "2", "4"], ["c", "5", "0.5"]]
-    assert table.lines() == expected
+    assert table.rows() == {name: values for name, *values in expected[1:]}
     with path.open(newline="") as file:
         assert list(csv.reader(file)) == expected
     before = path.read_text()
     with pytest.raises(UserError, match="exists with other columns"):
-        ImageTable(path, ["sky", "tree"], ["c"])
+        ImageTable(path, ["sky", "tree"]).start(["c"])
     assert path.read_text() == before
     with pytest.raises(UserError, match="Not a directory"):
-        ImageTable(path / "no/areas.csv", columns, [])
+        ImageTable(path / "no/areas.csv", columns).start([])
+
+
+def test_torn_lines_of_a_table_are_dropped(tmp_path):
+    table = ImageTable(tmp_path / "areas.csv", ["sky", "tree"])
+    table.path.write_text("image,sky,tree\na,1,2\n\nb,1\nc,1b,1,2\nd,1,2\nd,3,4\ne,1,2")
+    assert table.rows() == {"a": ["1", "2"], "d": ["3", "4"]}
+    table.start(["f"])
+    assert table.path.read_text() == "image,sky,tree\na,1,2\nd,3,4\n"
 
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@x", "\t=1", "\r=1", "'=1+1", '=HYPERLINK("x")']
@@ -198,7 +208,8 @@ def test_no_name_is_a_formula_in_a_table(tmp_path):
 
     path = tmp_path / "areas.csv"
     for _ in range(2):  # the second time, existing lines are replaced
-        table = ImageTable(path, ["-sky"], FORMULAS)
+        table = ImageTable(path, ["-sky"])
+        table.start(FORMULAS)
         for name in FORMULAS:
             table.add(name, [0])
-    assert [line[0] for line in table.lines()] == ["image", *map(printable, FORMULAS)]
+    assert [*table.rows()] == [*map(printable, FORMULAS)]

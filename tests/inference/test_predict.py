@@ -113,6 +113,20 @@ def test_a_command_killed_while_writing_continues(file, command, tmp_path, monke
     assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
+def test_an_image_without_a_line_in_areas_csv_is_not_finished(command, tmp_path):
+    """Neither if a killed command tore its line, nor if the table is removed."""
+    command().output()
+    areas = tmp_path / "out/areas.csv"
+    head, *lines = areas.read_text().splitlines(keepends=True)
+    for kept, written in ((lines[:9], "2 masks"), ([*lines[:10], lines[10][:-2]], "1 mask")):
+        areas.write_text("".join([head, *kept]))
+        assert f"written  {written};" in command().output()
+        assert sorted(areas.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
+    areas.unlink()
+    assert "written  11 masks;" in command().output()
+    assert sorted(areas.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
+
+
 def test_confidence_and_probabilities(command, trained, toy, tmp_path):
     more = ["--tta", "flip", "0.8", "1", "--set", "evaluation.mode=sliding_window"]
     command("--confidence", "--probabilities", *more).output()

@@ -55,7 +55,7 @@ def test_all_names_have_room(name, count, size, tmp_path):
 def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").touch()
-    (tmp_path / "a file.png").mkdir()
+    (tmp_path / "mine.png").touch()
     for options, problem in (
         (["--out", "x.gif"], ".png, .svg or .pdf"),
         (["--out", "x.png", "--names", "one"], "1 name for 2 checkpoints"),
@@ -64,7 +64,7 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         (["--out", "x.png", "--split", "test"], "data.test"),
         (["--out", "x.png", "--count", "0"], "--count"),
         (["--out", "a file/x.png"], "a file: cannot be made"),
-        (["--out", "a file.png"], "a file.png: cannot be written"),
+        (["--out", "mine.png"], "--out mine.png: exists already; choose another file"),
     ):
         assert problem in mistake(compare, *runs, *options)
     err = mistake(compare, *runs, runs[1], "--out", "x.png")

@@ -90,6 +90,16 @@ def test_files_are_what_the_loader_reads(name, place, tmp_path):
         np.testing.assert_array_equal(np.array(read), masks[place])
 
 
+@pytest.mark.parametrize("name", ["shapes", "quickstart"])
+def test_masks_have_the_palette_of_the_config(name, tmp_path):
+    generate(tmp_path / "data", **FEW, simple=name == "quickstart")
+    data = load_config(f"configs/{name}.yaml").data
+    entries = Image.open(tmp_path / "data/masks/train/00000.png").getpalette()
+    for index, colour in enumerate(data.palette):
+        assert tuple(entries[3 * index : 3 * index + 3]) == tuple(colour)
+    assert set(entries[3 * len(data.palette) :]) == {224}
+
+
 def test_labelled_changes_differ_more_than_the_rest():
     """The dates differ everywhere in light, noise and clutter, but more at labelled changes."""
     shares, gaps = np.zeros(256), {0: [], 1: []}

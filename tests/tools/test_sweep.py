@@ -21,7 +21,7 @@ from tools.methods import CLASSES, method_of
 from tools.results.published import read_published
 from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep
-from tools.sweep import estimate
+from tools.sweep import estimate, schedule
 from tools.sweep.spec import expand, read_sweep
 from util.config.loading import dump_config, load_config
 from util.errors import UserError
@@ -314,6 +314,11 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
     shutil.rmtree("slow")
     out = run(sweep, stub).output()
     assert out.count("started on auto") == 4
+
+
+@pytest.mark.parametrize("code", [75, 130, -signal.SIGINT, -signal.SIGHUP, -signal.SIGTERM])
+def test_a_run_that_was_asked_to_stop_has_not_failed(code, tmp_path):
+    assert schedule._ending(tmp_path, code) == ("stopped; the same command resumes it", False)
 
 
 def test_real_runs_from_any_folder(spec, run, mistake):

@@ -9,13 +9,21 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from tools.make_shapes.scenes import CLASSES, PALETTE, SIMPLE, render_pair, render_scene
+from tools.make_shapes.scenes import (
+    CLASSES,
+    PALETTE,
+    SIMPLE,
+    SIMPLE_PALETTE,
+    render_pair,
+    render_scene,
+)
 from util.config.types import IGNORE
 from util.errors import UserError
 from util.io import partial_of
 
 FORMAT = 2  # to increase when the same arguments give other files
 PAIRS_FORMAT = 2
+SIMPLE_FORMAT = 2
 # Lists must not be empty; in smaller images, shapes are indistinguishable.
 LEAST = {"labeled": 1, "unlabeled": 1, "val": 1, "size": 32, "seed": 0}
 SPLITS = ("train", "val")  # the position of a split is part of its seed
@@ -54,7 +62,7 @@ def generate(
     settings["format"] = FORMAT
     if pairs and simple:
         raise UserError("shapes: pairs and simple exclude each other")
-    settings |= {"pairs": PAIRS_FORMAT} if pairs else {"simple": 1} if simple else {}
+    settings |= {"pairs": PAIRS_FORMAT} if pairs else {"simple": SIMPLE_FORMAT} if simple else {}
     if _is_there(root, settings):
         return
     partial = partial_of(root)
@@ -107,13 +115,15 @@ def _write_scene(
 ) -> str:
     """Write a scene, its mask only if labelled; returns its line in a list."""
     rng = np.random.default_rng([settings["seed"], SPLITS.index(split), index])
-    image, mask = render_scene(rng, settings["size"], SIMPLE if "simple" in settings else CLASSES)
+    is_simple = "simple" in settings
+    image, mask = render_scene(rng, settings["size"], SIMPLE if is_simple else CLASSES)
     name = f"{split}/{index:05d}.png"
     Image.fromarray(image).save(root / "images" / name)
     if not labeled:
         return f"images/{name}\n"
     colours = np.full((256, 3), 224, np.uint8)  # 256 entries, so that PNG stores 8 bits
-    colours[: len(PALETTE)] = PALETTE
+    palette = SIMPLE_PALETTE if is_simple else PALETTE
+    colours[: len(palette)] = palette
     picture = Image.fromarray(mask)
     picture.putpalette(colours.tobytes())
     picture.save(root / "masks" / name)

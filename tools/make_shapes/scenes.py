@@ -67,6 +67,8 @@ PALETTE = (
     (166, 124, 222),
     (240, 140, 190),
 )
+SIMPLE_PALETTE = (PALETTE[0], PALETTE[1], PALETTE[3], PALETTE[5])
+"""Colours of `SIMPLE`, as in configs/quickstart.yaml."""
 
 # A texture maps points z, in periods of its pattern, to tones in [-1, 1] of mean near 0.
 Texture = Callable[[np.random.Generator, np.ndarray], np.ndarray]

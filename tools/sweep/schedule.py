@@ -18,13 +18,13 @@ from util.config.data import Data
 from util.config.differences import differences, image_differences
 from util.config.schema import Config
 from util.errors import UserError, counted, duration
-from util.interrupt import EXIT_CODE, Interrupted, stop_requests
+from util.interrupt import EXIT_CODE, KILLED_BY_HAND, Interrupted, stop_requests
 from util.io import make_folder
 from util.paths import find_path
 
 Identity = Callable[[str, str], dict[str, Any] | None]
 POLL_SECONDS = 0.2
-STOPPED = (EXIT_CODE, -signal.SIGTERM)
+STOPPED = (EXIT_CODE, KILLED_BY_HAND, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
 """Exit codes of a run that was asked to stop: after it saved, and before it could save."""
 
 
