@@ -120,20 +120,9 @@ class Segmenter:
                     f"image: found an array of {values.dtype}; the network was trained on images "
                     "of 8 bits: expected uint8, from 0 to 255 (not divided by 255)"
                 )
-            if np.max(data.image_range or 0) > 255 and _is_divided(values):
-                raise UserError(
-                    f"image: found an array of {values.dtype} from 0 to 1, but data.image_range is "
-                    f"{list(data.image_range or ())}: expected the values of a file, not divided"
-                )
             if np.ma.is_masked(image):
                 void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
         return to_range(choose_bands(values, data.bands, name), void, data, name), void
-
-
-def _is_divided(values: np.ndarray) -> bool:
-    """Return True for bools and floats that are all from 0 to 1, and not all 0."""
-    in_unit = (values >= 0) & (values <= 1)
-    return values.dtype.kind in "bf" and bool(values.any() and in_unit.all())
 
 
 def _void_of(image: Image.Image) -> np.ndarray | None:

@@ -77,18 +77,6 @@ def test_unsuitable_input_is_refused(trained):
             segmenter.predict(np.zeros((9, 9, 3), kind))
 
 
-@pytest.mark.parametrize("kind", [bool, np.float32])
-def test_values_divided_to_unit_range_are_refused_where_files_are_deeper(kind, trained):
-    segmenter = Segmenter.load(trained, device="cpu")
-    data = segmenter.config.data.model_copy(update={"image_range": (0, 4095)})
-    segmenter.config = segmenter.config.model_copy(update={"data": data})
-    image = np.zeros((9, 9, 3), kind)
-    assert segmenter.predict(image).mask.shape == (9, 9), "black in any case"
-    image[4:] = 1
-    with pytest.raises(UserError, match=r"from 0 to 1, but data.image_range is \[0, 4095\]"):
-        segmenter.predict(image)
-
-
 def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):
     shutil.copy(trained / "best.pth", tmp_path / "alone.pth")
     with pytest.raises(UserError, match=r"no config beside the checkpoint; .*config=\.\.\.\)"):
