@@ -292,7 +292,7 @@ def test_evaluate_and_predict(module, trained, mistake, toy, tmp_path):
     contains(mistake(module, *argv, *more, "--which", "teacher"), "'teacher'", "no weights")
     if module is evaluate:
         contains(mistake(evaluate, *argv, "--split", "test"), "data.test")
-        contains(mistake(evaluate, *argv, "--json", toy.root), "--json", "cannot be written")
+        contains(mistake(evaluate, *argv, "--json", toy.root), "--json", "is not a report")
     else:
         contains(mistake(predict, *argv, *more, "--images", empty), "no images")
 
