@@ -25,7 +25,7 @@ from inference.cli import (
 from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted
-from util.io import file_sha256, require_folder_of, write_text
+from util.io import check_target, file_sha256, write_text
 from util.launched import processes_here
 from util.parser import Parser
 
@@ -118,7 +118,7 @@ def check_options(args: argparse.Namespace) -> None:
             f"diagonal, such as {BOUNDARY}"
         )
     if args.json:
-        require_folder_of(args.json, "--json")
+        check_target(args.json, "evaluate.py", "--json")
     if args.save_path and os.path.lexists(args.save_path):
         folder = args.save_path
         if not folder.is_dir() or any(folder.iterdir()):
@@ -237,6 +237,7 @@ def write_results(
         logger.info("written  %s: %s", args.save_path, files)
     if args.json:
         record = {
+            "report": "evaluate.py",
             "checkpoint": str(args.checkpoint),
             "which": args.which,
             **facts,
@@ -248,8 +249,7 @@ def write_results(
             "class_scores": {k: (100 * v).tolist() for k, v in class_scores_by_title.items()},
             **({"surface_distance": distances_by_title} if distances_by_title else {}),
         }
-        text = json.dumps(record, indent=1) + "\n"
-        write_text(args.json, text, f"--json {args.json}")
+        write_text(args.json, json.dumps(record, indent=1) + "\n")
         logger.info("written  %s", args.json)
     logger.info("next     %s", predict_command(same_network(args), config.data.dates))
 

@@ -5,7 +5,6 @@ first checkpoint's config.
 """
 
 import math
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from util.colours import palette
 from util.config.data import Data
 from util.config.schema import Config
 from util.errors import UserError, counted
-from util.io import make_folder, write_atomically
+from util.io import make_folder, require_new, write_atomically
 from util.parser import Parser
 from util.plotting import chart, new_figure, save
 
@@ -42,8 +41,7 @@ def main() -> None:
     with exit_with_one_line():
         if args.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
-        if os.path.lexists(args.out):
-            raise UserError(f"--out {args.out}: exists already; choose another file")
+        require_new(args.out, "--out")
         if args.count < 1:
             raise UserError(f"--count: found {args.count}, expected 1 or more")
         if args.names and len(args.names) != len(args.checkpoints):

@@ -41,9 +41,12 @@ def write_atomically(
                 os.fsync(file.fileno())
             if previous is not None and path.exists():
                 _keep_as(previous, path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:
+        cause: BaseException = error
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            cause = error.__context__  # torch raises an obscure error after that of a full disk
         kept = "; the previous one is kept" if path.exists() else ""
-        raise UserError(f"{path}: cannot be written ({error}){kept}") from None
+        raise UserError(f"{path}: cannot be written ({cause}){kept}") from None
 
 
 @contextmanager
@@ -108,15 +111,20 @@ def make_folder(path: Path) -> None:
         raise UserError(f"{path}: cannot be made ({error})") from None
 
 
-def write_text(path: Path, text: str, name: str = "") -> None:
-    """Write a report, with escapes for characters of file names that no encoding has.
+def write_text(path: Path, text: str) -> None:
+    """Write a report completely or not at all, with escapes for characters of file names that no
+    encoding has; write through links, and into pipes and devices.
 
-    Raises `UserError` when it cannot be written; `name`: what the message calls it.
+    Raises `UserError` when it cannot be written.
     """
+    content = text.encode("utf-8", "backslashreplace")
+    if os.path.isfile(path) and not os.path.islink(path) or not os.path.lexists(path):
+        write_atomically(path, lambda file: file.write(content))
+        return
     try:
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        path.write_bytes(content)
     except OSError as error:
-        raise UserError(f"{name or path}: cannot be written ({error})") from None
+        raise UserError(f"{path}: cannot be written ({error})") from None
 
 
 def write_once(path: Path, content: bytes) -> None:
@@ -148,16 +156,16 @@ def require_new(path: Path, option: str) -> None:
         raise UserError(f"{option} {path}: exists already. Fix: choose another name")
 
 
-def check_target(path: Path, command: str) -> None:
+def check_target(path: Path, command: str, option: str = "") -> None:
     """Raise `UserError` before the work for a file that cannot be written, or that holds anything
-    but an earlier report of `command`."""
-    require_folder_of(path)
-    if path.exists():
-        begin = path.read_bytes()[:500] if path.is_file() else b""
-        if command.encode() not in begin:
-            raise UserError(
-                f"{path}: exists and is not a report of this command. Fix: choose another file"
-            )
+    but an earlier report of `command`; pipes, devices and empty files may be written."""
+    require_folder_of(path, option)
+    begin = path.read_bytes()[:500] if os.path.isfile(path) else b""
+    if os.path.isdir(path) or (begin and command.encode() not in begin):
+        name = f"{option} {path}".lstrip()
+        raise UserError(
+            f"{name}: exists and is not a report of this command. Fix: choose another file"
+        )
 
 
 def csv_text(rows: Iterable[Sequence[object]]) -> str:

@@ -40,6 +40,7 @@ from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config
 from util.errors import UserError
+from util.io import check_target
 from util.precision import precision_on
 
 SMALL = ["crop_size=129", "batch_size=4", "model.channels=64"]
@@ -258,6 +259,7 @@ def test_table(toy, run, tmp_path):
     ).output()
     lines = out.splitlines()
     assert len(lines) == 4 and "SupOnly" in lines[2] and "UniMatch" in lines[3]
+    check_target(tmp_path / "costs.json", "tools.cost")
     records = json.loads((tmp_path / "costs.json").read_text())
     assert [r["method"] for r in records] == ["SupOnly", "UniMatch"]
     assert all(r.keys() >= {"peak", *MEMORY_KINDS} for r in records)
@@ -268,7 +270,8 @@ def test_table(toy, run, tmp_path):
     [["configs/shapes.yaml", "--set", "micro_batch=3"],
      ["configs/shapes.yaml", "--processes", "3"], ["configs/shapes.yaml", "--processes", "0"],
      ["configs/shapes_corrmatch.yaml", "--methods", "unimatch"],
-     ["configs/shapes.yaml", "--json", "no/such/costs.json"]],
+     ["configs/shapes.yaml", "--json", "no/such/costs.json"],
+     ["configs/shapes.yaml", "--json", "README.md"]],
 )  # fmt: skip
 def test_what_is_wrong_is_said_in_one_line(argv, run, monkeypatch):
     monkeypatch.chdir(REPOSITORY)

@@ -1,5 +1,6 @@
-"""A full or failing disk: one line, exit code 2, and an intact last checkpoint."""
+"""A full or failing disk: one line, exit code 2, and an intact last checkpoint or report."""
 
+import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from supervised import SupOnly
 from tests.conftest import json_lines, saved
 from tests.engine.test_interruption import end
 from tools.results.runs import Run
+from util.errors import UserError
+from util.io import check_target, write_text
 
 
 @contextmanager
@@ -36,7 +39,7 @@ def test_full_disk(size, small, train, refused, tmp_path):
     argv = small.argv(run, "--set", "epochs=2", "--force")
     with no_file_larger_than(size):
         said = refused(SupOnly, argv)
-    assert str(run) in said and "cannot be written" in said
+    assert str(run) in said and "cannot be written" in said and "File too large" in said
     assert (run / "latest.pth").read_bytes() == before and not list(run.glob("*.partial"))
     assert len(Run(run).epochs) == 1
     with (run / "starts.jsonl").open("a") as starts:
@@ -64,3 +67,23 @@ def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
         assert saved(run / "best.pth")["epoch"] == 1
     train(SupOnly, argv)
     assert end(run)["epoch"] == 4 and len(json_lines(run / "metrics.jsonl")) == 4
+
+
+def test_a_report_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "report.json"
+    write_text(path, "old")
+    with no_file_larger_than(10), pytest.raises(UserError, match="cannot be written"):
+        write_text(path, 9 * "new")
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+
+
+def test_reports_go_through_links_and_into_pipes(tmp_path):
+    link, target = tmp_path / "link.json", tmp_path / "target.json"
+    link.symlink_to(target)
+    write_text(link, "report")
+    assert link.is_symlink() and target.read_text() == "report"
+    reader, writer = os.pipe()
+    pipe = Path(f"/dev/fd/{writer}")
+    check_target(pipe, "tools.report")
+    write_text(pipe, "report")
+    assert os.read(reader, 100) == b"report"

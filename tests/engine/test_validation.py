@@ -15,8 +15,8 @@ def test_a_class_that_collapses_is_reported_once():
     for number in range(1, 6):
         said.append(collapse_warning(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
     assert said[:2] == ["", ""] and said[4] == ""
-    assert said[2].startswith("no pseudo-labels for 3 validations: plant. Try criterion.class_wei")
-    assert said[3].startswith("IoU 0 for 3 validations: weed. What to try")
+    assert said[2].startswith("no pseudo-labels for 3 validations: plant. What to try: docs/")
+    assert said[3].startswith("IoU 0 for 3 validations: weed. What to try: docs/")
 
 
 def test_a_class_that_no_mask_holds_is_not_judged():

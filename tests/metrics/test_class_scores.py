@@ -157,7 +157,8 @@ def test_what_evaluate_writes(trained, run, mistake, tmp_path):
     assert [path.name[:5] for path in worst] == ["001_v", "002_v"]
     assert Image.open(worst[0]).width >= 3 * 50
     cropped = ["--set", "evaluation.mode=center_crop", "--worst", 3, "--save-path"]
-    run(evaluate, *common, *cropped, tmp_path / "crop").output()
+    run(evaluate, *common, *cropped, tmp_path / "crop", "--json", numbers).output()
+    assert json.loads(numbers.read_text())["mode"] == "center_crop"
     assert len(list((tmp_path / "crop/worst").iterdir())) == 3
     for more, part in (
         (["--save-path", out], "exists already"),
@@ -165,6 +166,7 @@ def test_what_evaluate_writes(trained, run, mistake, tmp_path):
         (["--worst", -1, "--save-path", tmp_path / "new"], "found -1"),
         (["--boundary-iou", 2], "found 2.0"),
         (["--json", tmp_path / "no/scores.json"], "no/scores.json: its folder does not exist"),
+        (["--json", out / "scores.csv"], "scores.csv: exists and is not a report of this command"),
     ):
         assert part in mistake(evaluate, *common, *more)
 

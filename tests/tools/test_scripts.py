@@ -111,7 +111,7 @@ def test_paths_are_relative_to_the_working_directory(stub, variables, tmp_path):
     own.write_text("data:\n  labeled: mine.txt\n")
     variables |= {"config": "configs/pascal_mine.yaml", "save_path": "out"}
     said = stub(0, 29511, cwd=tmp_path).stdout
-    assert f"{REPOSITORY / 'fixmatch.py'} --device" in said and "-id-path" not in said
+    assert f"{REPOSITORY / 'corrmatch.py'} --device" in said and "-id-path" not in said
     assert (tmp_path / "out/console.txt").read_text() == said
 
 

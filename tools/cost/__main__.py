@@ -10,7 +10,7 @@ from pathlib import Path
 from tools.methods import methods_of, require_method
 from util.cli import add_settings, exit_with_one_line, importing
 from util.config.loading import load_config
-from util.io import require_folder_of
+from util.io import check_target
 from util.parser import Parser
 
 
@@ -18,7 +18,7 @@ def main() -> None:
     args = command_line().parse_args()
     with exit_with_one_line():
         if args.json:
-            require_folder_of(args.json, "--json")
+            check_target(args.json, "tools.cost", "--json")
         for path in args.configs:
             load_config(path, args.set)
             for name in methods_of(path, args.methods):

@@ -51,8 +51,8 @@ def print_table(args: argparse.Namespace) -> int:
             continue
         print(markdown_row(cells(path, method, config, images, needs)), flush=True)
         records.append(record(path, method, config, images, needs))
-    if args.json:
-        write_text(args.json, json.dumps(records, indent=1) + "\n", f"--json {args.json}")
+    if args.json and records:
+        write_text(args.json, json.dumps(records, indent=1) + "\n")
     for problem in problems:
         print_error(problem)
     return 1 if problems else 0
@@ -84,6 +84,7 @@ def record(
 ) -> dict[str, Any]:
     """Return all numbers: bytes, and seconds of a step."""
     return {
+        "report": "tools.cost",
         "config": str(path),
         "method": method.__name__,
         "images": images,
