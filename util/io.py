@@ -144,16 +144,16 @@ def write_once(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: exists with other content. Fix: move it away")
 
 
-def require_folder_of(path: Path, option: str = "") -> None:
-    """Raise `UserError` before the work for a file that an option names in a missing folder."""
-    if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
-
-
 def require_new(path: Path, option: str) -> None:
     """Raise `UserError` before the work for a path of an option where anything exists."""
     if os.path.lexists(path):
         raise UserError(f"{option} {path}: exists already. Fix: choose another name")
+
+
+def require_folder_of(path: Path, option: str = "") -> None:
+    """Raise `UserError` before the work for a file that an option names in a missing folder."""
+    if not path.parent.is_dir():
+        raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
 
 
 def check_target(path: Path, command: str, option: str = "") -> None:
