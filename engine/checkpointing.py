@@ -127,8 +127,8 @@ class RunState(Strict):
             if self.done or self.best[name].epoch != self.epoch:
                 del self.best[name]
                 logger.warning(
-                    "%s: its best score is not kept, as %s does not exist; a later validation "
-                    "writes a new one", source, best_checkpoint(run_dir.path, name),
+                    "%s: its best score is not kept, as %s does not exist",
+                    source, best_checkpoint(run_dir.path, name),
                 )  # fmt: skip
 
 

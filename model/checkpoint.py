@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import pickle
 import warnings
 import zipfile
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from model.files import SUFFIX
 from util.errors import UserError, join_first, reason
-from util.io import link_or_copy, replacing, write_atomically
+from util.io import replacing, write_atomically
 
 COMPILED = "_orig_mod."
 """Part of parameter names of a module that torch.compile wrapped."""
@@ -53,8 +54,11 @@ def cpu_copy(state: Any) -> Any:
 
 def link_atomically(source: Path, path: Path) -> None:
     """Make `path` a hard link to the present content of `source`."""
-    with replacing(path) as partial:
-        link_or_copy(source, partial)
+    try:
+        with replacing(path) as partial:
+            os.link(source, partial)
+    except OSError:  # a file system without hard links: a copy that reaches the disk
+        write_atomically(path, lambda file: file.write(source.read_bytes()))
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-# Sourced: run the Python script "$@" of the repository $root on $num_gpu GPUs and exit with its
-# status.  After one of its processes is killed, all restart, up to $max_restarts times (default 0).
-# If $save_path is set, the output also goes to $save_path/console.txt, but a progress bar only to
-# the terminal.
+# Sourced: run the Python script "$@" on $num_gpu GPUs and exit with its status.  After one of its
+# processes is killed, all restart, up to $max_restarts times (default 0).  If $save_path is set, the
+# output also goes to $save_path/console.txt, but a progress bar only to the terminal.
 check() {  # name, value, expected
     case $2 in
         '' | *[!0-9]*) echo "error: $1 is '$2', expected $3" >&2; exit 2 ;;
@@ -12,10 +11,9 @@ check '<port>' "$port" 'a number such as 29500'
 check MAX_RESTARTS "${max_restarts:=0}" '0, 1, 2, ...'
 check NNODES "${NNODES:=1}" '1, 2, 3, ...'
 check NODE_RANK "${NODE_RANK:=0}" '0, 1, 2, ...'
-if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f "$root/.venv/bin/activate" ]; then
-    . "$root/.venv/bin/activate"
+if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -f .venv/bin/activate ]; then
+    . .venv/bin/activate
 fi
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"  # for -m tools.launch
 python=$(command -v python || command -v python3)
 
 script=$1

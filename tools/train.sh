@@ -2,19 +2,19 @@
 # sh tools/train.sh <num_gpu> <port> [further arguments of the method's script]
 #
 # Train with one process per GPU; <num_gpu> 0: on the CPU.  Environment variables override the
-# variables below.  An empty split file: the config's own, if it names any.
+# variables below.  Relative paths start at the repository.  An empty split file, the default of all
+# but this repository's configs of Pascal: the config's own.
 #
 # Several machines: set NNODES, NODE_RANK and MASTER_ADDR.  They need no shared disk: only the first
 # machine (NODE_RANK 0) reads and writes checkpoints in save_path.  Machines and processes wait up to
 # TIMEOUT minutes for each other (default 30).  If a process is killed (out of memory, hardware), all
 # restart from the last checkpoint, up to MAX_RESTARTS times.
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
-lists=
-case $config in
-    configs/pascal* | */configs/pascal*)
-        grep -q '^ *labeled:' "$config" 2>/dev/null || lists=splits/pascal/92 ;;
+case ${config##*/} in
+    pascal.yaml | pascal_corrmatch.yaml | pascal_dinov3.yaml | pascal_prevmatch.yaml | \
+        pascal_unimatch_v2.yaml) lists=splits/pascal/92 ;;
+    *) lists= ;;
 esac
 labeled_id_path=${labeled_id_path-${lists:+$lists/labeled.txt}}
 unlabeled_id_path=${unlabeled_id_path-${lists:+$lists/unlabeled.txt}}
@@ -34,6 +34,7 @@ fi
 if [ -n "$labeled_id_path" ]; then
     set -- --labeled-id-path "$labeled_id_path" "$@"
 fi
-set -- "$root/$method.py" --config "$config" --save-path "$save_path" "$@"
+set -- "$method.py" --config "$config" --save-path "$save_path" "$@"
 
-. "$root/tools/run.sh"
+cd "$(dirname "$0")/.." || exit 1
+. tools/run.sh

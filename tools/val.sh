@@ -2,8 +2,7 @@
 # sh tools/val.sh <num_gpu> <port> [further arguments of evaluate.py]
 #
 # Evaluate the best checkpoint of a run.  Environment variables override the variables below; an
-# empty config: the run's own.
-root=$(cd "$(dirname "$0")/.." && pwd) || exit 1
+# empty config: the run's own.  Relative paths start at the repository.
 save_path=${save_path:-runs/pascal/corrmatch/92}
 checkpoint_path=${checkpoint_path:-$save_path/best.pth}
 config=${config:-}
@@ -17,7 +16,8 @@ shift 2
 if [ -n "$config" ]; then
     set -- --config "$config" "$@"
 fi
-set -- "$root/evaluate.py" --checkpoint "$checkpoint_path" "$@"
+set -- evaluate.py --checkpoint "$checkpoint_path" "$@"
 save_path=  # console.txt is the training's
 
-. "$root/tools/run.sh"
+cd "$(dirname "$0")/.." || exit 1
+. tools/run.sh

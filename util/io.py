@@ -6,7 +6,6 @@ import io
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -93,14 +92,6 @@ def _keep_as(previous: Path, path: Path) -> None:
         os.link(path, previous)
     except OSError:  # a file system without hard links; a copy would need more room
         path.replace(previous)
-
-
-def link_or_copy(source: Path, path: Path) -> None:
-    """Make a hard link to a file, or a copy where the file system has no hard links."""
-    try:
-        os.link(source, path)
-    except OSError:
-        shutil.copyfile(source, path)
 
 
 def make_folder(path: Path) -> None:

@@ -79,7 +79,7 @@ def test_config_values(setting, refused):
 
 def test_an_option_and_another_value_in_set(refused):
     line = refused("--labeled-id-path", "a.txt", "--set", "data.labeled=b.txt")
-    contains(line, "--set data.labeled=b.txt: data.labeled is set to another value")
+    contains(line, "--set data.labeled=b.txt: data.labeled has another value")
 
 
 def test_an_empty_path_is_no_folder(refused):
@@ -96,6 +96,7 @@ def test_section_that_contains_itself(refused):
     [
         ("epochs: 1\nepochs: 2\n", ["line 2", "'epochs' occurs twice"]),
         ("a: 1\nb: [1, 2\n", ["line 3 column 1: not valid YAML (expected ',' or ']'"]),
+        ("data: &d {}\nlog:\n  <<: *d\n", ["line 3", "merge keys (<<) are not supported"]),
         ("- a\n", ["expected keys and values, found list"]),
         ("", ["expected keys and values"]),
         ("base: toy.yaml\n", ["base: leads back to this file; expected no cycle"]),

@@ -27,10 +27,10 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def sh(script, *arguments, cwd=REPOSITORY, **variables):
+def sh(script, *arguments, **variables):
     return subprocess.run(
-        ["sh", REPOSITORY / f"tools/{script}.sh", *map(str, arguments)],
-        cwd=cwd, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
+        ["sh", f"tools/{script}.sh", *map(str, arguments)],
+        cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -92,6 +92,7 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
         ("configs/pascal.yaml", "splits/pascal/92"),
         ("./configs/pascal_prevmatch.yaml", "splits/pascal/92"),
         ("configs/mine.yaml", None),
+        ("configs/pascal_mine.yaml", None),
     ],
 )
 def test_only_configs_of_pascal_get_its_split_files(config, lists, stub, variables):
@@ -101,18 +102,6 @@ def test_only_configs_of_pascal_get_its_split_files(config, lists, stub, variabl
     for kind in ("labeled", "unlabeled"):
         assert (f"--{kind}-id-path {lists}/{kind}.txt" in said) == (lists is not None)
         assert (f"--{kind}-id-path" in said) == (lists is not None)
-
-
-def test_paths_are_relative_to_the_working_directory(stub, variables, tmp_path):
-    """A config that names split files keeps them, whatever its name."""
-    del variables["labeled_id_path"], variables["unlabeled_id_path"]
-    own = tmp_path / "configs/pascal_mine.yaml"
-    own.parent.mkdir()
-    own.write_text("data:\n  labeled: mine.txt\n")
-    variables |= {"config": "configs/pascal_mine.yaml", "save_path": "out"}
-    said = stub(0, 29511, cwd=tmp_path).stdout
-    assert f"{REPOSITORY / 'corrmatch.py'} --device" in said and "-id-path" not in said
-    assert (tmp_path / "out/console.txt").read_text() == said
 
 
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):

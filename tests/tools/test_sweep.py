@@ -168,7 +168,7 @@ def test_settings_of_a_part_add_to_those_of_all_runs(spec, toy):
         ({"set": 3}, r"set: expected keys and values, found 3\. Fix: write them as {key: value}"),
         ({"runs": ["x"]}, r"runs\.0: expected keys and values, found 'x'\. Fix: write them as"),
         ({"lists": "splits/pascal"}, "lists: expected a folder with {partition}"),
-        ({"set": {"seed": 3}}, "--set seed=3: seed is set to another value by an option or key"),
+        ({"set": {"seed": 3}}, "--set seed=3: seed has another value by its own option or key"),
         ({"set": {"epoch": 3}}, "unknown key 'epoch'; did you mean 'epochs'"),
         ({"set": {"method.regions": 3}}, r"SupOnly: unknown key 'method\.regions'"),
         ({"runs": [{"methods": ["nomatch"], "configs": ["toy/toy.yaml"]}]}, "nomatch: no such"),
@@ -418,7 +418,7 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
     assert job.returncode == 0, job.stdout + job.stderr
     last = planned[3]
     script, *rest = job.stdout.strip("|\n").split("|")
-    assert script == str(REPOSITORY / "fixmatch.py") and rest == [
+    assert script == "fixmatch.py" and rest == [
         "--device", "cpu", "--config", str(last.config), "--save-path", str(last.folder),
         "--seed", "1", "--set", "conf_thresh=0.5", "--extra",
     ]  # fmt: skip

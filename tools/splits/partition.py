@@ -149,7 +149,7 @@ def _relative_to(sample: Sample, root: Path) -> Sample:
 def read_classes(data: Data, samples: Sequence[Sample]) -> dict[str, frozenset[int]]:
     """Return the classes that each mask shows where its image has data.
 
-    Raises `UserError` for a faulty mask, and for a faulty image that may lack data.
+    Raises `UserError` for a faulty mask or image.
     """
     reader = Reader(data)
 

@@ -24,7 +24,7 @@ from util.paths import find_path, nearest_hint
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
 MERGE = "tag:yaml.org,2002:merge"
-"""Tag of `<<`, which PyYAML replaces by the keys of an alias."""
+"""Tag of `<<`. PyYAML's merging would hide equal keys and depends on the order of sections."""
 A_LIST = "a list", "write it as [a, b]"
 A_SECTION = "keys and values", "write them as {key: value}"
 EXPECTED = {
@@ -46,7 +46,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == MERGE:
-                continue
+                problem = "merge keys (<<) are not supported; write the keys out"
+                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             key = _key_of_number(self.construct_object(key_node, deep=True))
             if key in seen:
                 name = f"key '{key}'" if KEY_NAME.fullmatch(str(key)) else "a key"
@@ -256,8 +257,8 @@ def resolve(
         given = _override(assignment)
         if key := _contradiction(given, on_top):
             raise UserError(
-                f"--set {assignment}: {key} is set to another value by an option or key of its "
-                "own. Fix: leave out one of the two"
+                f"--set {assignment}: {key} has another value by its own option or key, or by this "
+                "command. Fix: leave it out of --set"
             )
         tree = _merge(tree, given)
     tree = _merge(tree, on_top)

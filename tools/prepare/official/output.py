@@ -2,12 +2,13 @@
 
 import filecmp
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from util.errors import UserError
-from util.io import SECONDS_PER_DAY, link_or_copy, remove_partials, replacing
+from util.io import SECONDS_PER_DAY, remove_partials, replacing
 
 RECORD = "prepared.tsv"
 """Record of the files made: path, size in bytes, name of the download."""
@@ -90,7 +91,10 @@ def _write(path: Path, content: bytes | Path) -> None:
         if isinstance(content, bytes):
             partial.write_bytes(content)
         else:
-            link_or_copy(content, partial)
+            try:
+                os.link(content, partial)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(content, partial)
 
 
 def _same(path: Path, content: bytes | Path) -> bool:
