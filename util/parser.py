@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         """Refuse an empty path, which would be the working directory: an unset shell variable."""
         if action.type is Path and not text:
             raise argparse.ArgumentError(action, "expected a path, found an empty text")
-        return super()._get_value(action, text)  # type: ignore[misc]
+        return super()._get_value(action, text)
 
     def error(self, message: str) -> NoReturn:
         """End with one line on standard error and exit code 2."""
