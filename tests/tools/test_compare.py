@@ -64,7 +64,7 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         (["--out", "x.png", "--split", "test"], "data.test"),
         (["--out", "x.png", "--count", "0"], "--count"),
         (["--out", "a file/x.png"], "a file: cannot be made"),
-        (["--out", "mine.png"], "--out mine.png: exists already; choose another file"),
+        (["--out", "mine.png"], "--out mine.png: exists already. Fix: choose another name"),
     ):
         assert problem in mistake(compare, *runs, *options)
     err = mistake(compare, *runs, runs[1], "--out", "x.png")
