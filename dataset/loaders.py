@@ -78,8 +78,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, global_batch: int) -> int:
-    """Return `epoch_length`, or the steps of one pass over the longer split; `labeled`,
-    `unlabeled`: numbers of images."""
+    """Return `epoch_length`, or the steps of one pass over the longer split, at least one;
+    `labeled`, `unlabeled`, `global_batch`: numbers of images in the splits and of each in a step.
+    """
     return config.epoch_length or max(1, max(labeled, unlabeled) // global_batch)
 
 

@@ -145,9 +145,9 @@ def check_contents(split: Split, data: Data, scored: bool) -> None:
             logger.warning("%s: %s", split.name, few)
     if data.bands == "rgb" and decoded and all(is_grey(f) for s in decoded for f in s.image_files):
         logger.warning(
-            f"{split.name}: all images checked ({len(decoded)}) are grey; their band is repeated "
-            "to three. Fix: with data.bands=grey the network sees one"
-        )
+            "%s: all images checked (%d) are grey; their band is repeated to three. Fix: with "
+            "data.bands=grey the network sees one", split.name, len(decoded),
+        )  # fmt: skip
 
 
 def _file_names(root: Path, folder: str) -> set[str]:
@@ -193,7 +193,7 @@ def _check_classes(pixels: np.ndarray, masks: int, split: Split, data: Data) -> 
         raise UserError(f"no pixel is labelled in {where}{hint}")
     absent = [name for name, count in zip(data.classes, pixels, strict=False) if not count]
     if absent:
-        logger.warning(f"classes without pixels in {where}: {', '.join(absent)}{hint}")
+        logger.warning("classes without pixels in %s: %s%s", where, ", ".join(absent), hint)
 
 
 def too_few(

@@ -109,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
     Raises `UserError` when it cannot be written.
     """
     content = text.encode("utf-8", "backslashreplace")
-    if os.path.isfile(path) and not os.path.islink(path) or not os.path.lexists(path):
+    if not os.path.islink(path) and (os.path.isfile(path) or not os.path.exists(path)):
         write_atomically(path, lambda file: file.write(content))
         return
     try:

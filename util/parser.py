@@ -24,18 +24,13 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("epilog", f"examples:{shown}" if shown else None)
         settings.setdefault("prog", _program())
         super().__init__(description=description, formatter_class=_Help, **settings)
+        self.register("type", Path, _path)  # of all options with type=Path
         self.examples = examples
         self._given: list[str] = []
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._given = sys.argv[1:] if args is None else list(args)
         return super().parse_known_args(args, namespace)
-
-    def _get_value(self, action: argparse.Action, text: str) -> Any:
-        """Refuse an empty path, which would be the working directory: an unset shell variable."""
-        if action.type is Path and not text:
-            raise argparse.ArgumentError(action, "expected a path, found an empty text")
-        return super()._get_value(action, text)
 
     def error(self, message: str) -> NoReturn:
         """End with one line on standard error and exit code 2."""
@@ -57,6 +52,13 @@ class Parser(argparse.ArgumentParser):
             if isinstance(action, argparse._SubParsersAction):
                 for command in action.choices.values():
                     yield from command._names()
+
+
+def _path(text: str) -> Path:
+    """Refuse an empty path, which would be the working directory: an unset shell variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, found an empty text")
+    return Path(text)
 
 
 def _program() -> str:
