@@ -128,6 +128,7 @@ def check_options(args: argparse.Namespace) -> None:
 def score(args: argparse.Namespace, config: Config, device: "torch.device") -> None:
     """Evaluate the checkpoint on the split; log the scores and write the requested files."""
     with importing():
+        from dataset.image_files import image_size
         from inference.evaluation import evaluate, how_predicted, score_table, volume_indices
         from inference.evaluation_files import write_worst
         from inference.volume_distances import VolumeDistances
@@ -145,7 +146,8 @@ def score(args: argparse.Namespace, config: Config, device: "torch.device") -> N
         boundary = BoundaryIoU(len(classes), args.boundary_iou, device)
     if args.surface_distance:
         spacing = config.evaluation.spacing
-        distances = VolumeDistances(paths, volumes, len(classes), spacing, device)
+        sizes = [image_size(sample.image_files[0]) for sample in samples]
+        distances = VolumeDistances(paths, sizes, volumes, len(classes), spacing, device)
     begin = time.perf_counter()
     scores = evaluate(
         network, batches_of(samples, config, device), config, mode=config.evaluation.mode,

@@ -23,7 +23,7 @@ from dataset.image_files import (
 from util.config.label_map import MAX_VALUE
 from util.errors import UserError
 
-BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, EXTRA, FORMAT = 258, 259, 262, 277, 284, 338, 339
+BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, FORMAT = 258, 259, 262, 277, 284, 339
 """TIFF tags: BitsPerSample, Compression, PhotometricInterpretation, SamplesPerPixel,
 PlanarConfiguration, ExtraSamples, SampleFormat."""
 WHITE_IS_ZERO, SIGNED = 0, 2
@@ -254,16 +254,17 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
-    """Return whether Pillow reads a TIFF as a viewer shows it: one band, except signed bytes and
-    uncompressed planes of more than 8 bits; colours of 8 bits; transparency."""
+    """Return whether Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
+    uncompressed planes of more than 8 bits and compressed values that it would swap the bytes of
+    once more than libtiff; colours of 8 bits; transparency."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    bits, extra = tags.get(BITS, (1,)), tags.get(EXTRA, (1,))
-    count = max(len(bits), tags.get(SAMPLES, 1))
-    if count == 1:
-        in_planes = tags.get(PLANAR, 1) == 2 and tags.get(COMPRESSION, 1) == 1
-        is_signed_byte = bits[0] == 8 and tags.get(FORMAT, (1,))[0] == SIGNED
-        return not (in_planes and bits[0] > 8) and not is_signed_byte
-    return max(bits) <= 8 and (count, extra) != (2, (0,))
+    bits, is_compressed = tags.get(BITS, (1,)), tags.get(COMPRESSION, 1) != 1
+    if max(len(bits), tags.get(SAMPLES, 1)) > 1:
+        return max(bits) <= 8 and image.mode != "L"  # "L": Pillow reads the first band only
+    in_planes = tags.get(PLANAR, 1) == 2 and not is_compressed
+    is_signed_byte = bits[0] == 8 and tags.get(FORMAT, (1,))[0] == SIGNED
+    is_swapped = is_compressed and _raw_mode(image).endswith(("BS", "BF"))
+    return not (in_planes and bits[0] > 8) and not is_signed_byte and not is_swapped
 
 
 def _grey_bits(image: Image.Image) -> int:

@@ -3,6 +3,7 @@
 All code about trackers is here; a new tracker needs a class here and a name in the config.
 """
 
+import threading
 import uuid
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class TensorBoard:
         # After an interruption, events of repeated steps are dropped, but not the validation of the
         # epoch before, whose step is the number of completed steps.
         purge_step = first_step + 1 if first_step else 0
+        threading.excepthook = _report_unless_raised_again
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
     def log_scalars(self, values: dict[str, float], step: int) -> None:
@@ -34,6 +36,13 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _report_unless_raised_again(error: threading.ExceptHookArgs) -> None:
+    """Print a thread's error, unless it is one of TensorBoard's writer, such as a full disk, which
+    the next call raises."""
+    if not isinstance(error.exc_value, OSError):
+        threading.__excepthook__(error)
 
 
 class WandB:

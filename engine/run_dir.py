@@ -233,6 +233,7 @@ class RunDir:
 
     @_writing
     def _write(self, state: dict[str, Any]) -> None:
+        self._require_lock()
         if self.damaged:
             self.latest.replace(self.path / "damaged.pth")
             self.damaged = False
@@ -241,12 +242,25 @@ class RunDir:
 
     @_writing
     def restore(self, state: dict[str, Any]) -> None:
-        """Write what follows from the latest checkpoint: its history and the best checkpoints."""
-        lines = "".join(json.dumps(record) + "\n" for record in state["history"]).encode()
-        write_atomically(self.metrics, lambda file: file.write(lines))
+        """Write what follows from the latest checkpoint: its history and the best checkpoints.
+
+        The history comes last: with it, a run counts as finished.
+        """
         for name, best in state["best"].items():
             if best["epoch"] == state["epoch"] and not state["done"]:
                 link_atomically(self.latest, best_checkpoint(self.path, name))
+        lines = "".join(json.dumps(record) + "\n" for record in state["history"]).encode()
+        write_atomically(self.metrics, lambda file: file.write(lines))
+
+    def _require_lock(self) -> None:
+        """Raise `UserError` if the lock file is not the one that this run holds."""
+        with suppress(FileNotFoundError):  # removed by hand
+            current = os.stat(self.path / "run.lock")
+            if self._lock and not os.path.samestat(os.fstat(self._lock.fileno()), current):
+                raise UserError(
+                    f"--save-path {self.path}: another run took this folder, which was removed or "
+                    "moved while this run trained; this run ends"
+                )
 
     @_on_main
     def wait_for_writes(self) -> None:

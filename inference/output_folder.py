@@ -164,8 +164,9 @@ class ImageTable:
         with other columns.
         """
         try:
-            text = self.path.read_bytes().decode()
-            head, *lines = csv_rows(io.StringIO(text, newline="")) or [self.head]
+            whole, end, _torn = self.path.read_bytes().rpartition(b"\n")
+            text = io.StringIO((whole + end).decode(), newline="")
+            head, *lines = csv_rows(text) or [self.head]
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, csv.Error) as error:
@@ -175,6 +176,4 @@ class ImageTable:
                 f"{self.path}: exists with other columns, such as other classes; choose another "
                 "folder"
             )
-        if lines and not text.endswith("\n"):
-            del lines[-1]
         return {line[0]: line[1:] for line in lines if len(line) == len(head)}

@@ -22,24 +22,30 @@ class VolumeDistances:
     Args:
         images: path of each image; slices are stacked in the order of their paths, with numbers
             sorted by value.
+        sizes: width and height of each image.
         volumes: number of each image's volume, by index.
         spacing: distance between slices, rows and columns; None: pixels, slices one pixel apart.
+
+    Raises `UserError` for slices of different sizes in a volume.
     """
 
     def __init__(
         self,
         images: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
         volumes: Sequence[int],
         classes: int,
         spacing: Sequence[float] | None,
         device: torch.device,
     ):
-        self.images, self.classes, self.device = images, classes, device
+        self.classes, self.device = classes, device
         self.spacing = spacing or (1.0, 1.0, 1.0)
         self.unit = "pixels" if spacing is None else "mm"
         self.volumes: list[list[int]] = [[] for _ in range(max(volumes) + 1)]
         for index in sorted(range(len(images)), key=lambda index: _by_numbers(images[index])):
             self.volumes[volumes[index]].append(index)
+        self.sizes = [_common_size(indices, images, sizes) for indices in self.volumes]
+        """Width and height of the slices of each volume."""
         self.slices: dict[int, Tensor] = {}
         """Prediction and mask uint8 `[2, H, W]` of this process's images, by index, on the CPU."""
 
@@ -52,13 +58,12 @@ class VolumeDistances:
         """Return mean HD95 and average surface distance of each class `[2, C]`, over the volumes
         with the class in prediction and mask, and the number of these volumes `[C]`.
 
-        All processes take part. Raises `UserError` on all for slices of different sizes.
+        All processes take part.
         """
         rank, world = distributed.rank(), distributed.world_size()
-        sizes = self._sizes()
         sums = torch.zeros(3, self.classes, dtype=torch.float64)
-        for number, indices in enumerate(self.volumes):
-            volume = torch.zeros(2, len(indices), *sizes[number], dtype=torch.uint8)
+        for number, (indices, (w, h)) in enumerate(zip(self.volumes, self.sizes, strict=True)):
+            volume = torch.zeros(2, len(indices), h, w, dtype=torch.uint8)
             for position, index in enumerate(indices):
                 if index in self.slices:
                     volume[:, position] = self.slices[index]
@@ -87,22 +92,21 @@ class VolumeDistances:
         present = ~scores[:1].isnan()
         return torch.cat([scores.nan_to_num(0), present.double()])
 
-    def _sizes(self) -> list[list[int]]:
-        """Return height and width of each volume; raises `UserError` where slices differ."""
-        sizes = torch.zeros(len(self.images), 2, dtype=torch.int64, device=self.device)
-        for index, classes in self.slices.items():
-            sizes[index] = torch.tensor(classes.shape[1:])
-        by_image = distributed.all_reduce(sizes).tolist()
-        for first, *others in self.volumes:
-            for other in others:
-                if by_image[other] != by_image[first]:
-                    (h, w), (h0, w0) = by_image[other], by_image[first]
-                    raise UserError(
-                        f"--surface-distance: {self.images[other]} has {w}x{h} pixels; expected "
-                        f"{w0}x{h0} as {self.images[first]}, a slice of the same volume. Fix: "
-                        "correct evaluation.volume_pattern or the images"
-                    )
-        return [by_image[first] for first, *_ in self.volumes]
+
+def _common_size(
+    indices: Sequence[int], images: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+    """Return width and height of a volume; raises `UserError` where slices differ."""
+    first, *others = indices
+    for other in others:
+        if sizes[other] != sizes[first]:
+            (w, h), (w0, h0) = sizes[other], sizes[first]
+            raise UserError(
+                f"--surface-distance: {images[other]} has {w}x{h} pixels; expected {w0}x{h0} as "
+                f"{images[first]}, a slice of the same volume. Fix: correct "
+                "evaluation.volume_pattern or the images"
+            )
+    return sizes[first]
 
 
 def _by_numbers(path: str) -> list[tuple[int, str]]:

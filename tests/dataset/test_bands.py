@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 
 import evaluate
 import predict
-from dataset.bands import is_grey, read_bands, rgb_preview
+from dataset.bands import bands_of, is_grey, read_bands, rgb_preview, stored_bands
 from dataset.image_files import exif_orientation, image_size
 from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
@@ -100,6 +100,28 @@ def test_bands_of_a_tiff(kind, how, order, tmp_path):
         expected = np.clip((expected.astype(float) - 100) / 59900, 0, 1).astype(np.float32)
     assert found.dtype == expected.dtype and np.array_equal(found, expected)
     assert "metadata" in how or image_size(path) == (7, 5)
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_one_band_in_any_order_of_bytes(kind, byteorder, compression, tmp_path):
+    array, path = RNG.integers(-99, 99, (5, 7)).astype(kind), tmp_path / "a.tif"
+    write_tiff(path, array, byteorder=byteorder, compression=compression)
+    for bands in ("grey", (1,)):
+        assert np.array_equal(stored_bands(path, bands, 1)[0], array[..., None])
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_no_band_in_planes_is_lost(compression, tmp_path):
+    path, how = tmp_path / "a.tif", {"planarconfig": "separate", "compression": compression}
+    array = values(3)
+    write_tiff(path, array.transpose(2, 0, 1), **how)
+    assert bands_of(path).names == (1, 2, 3)
+    assert np.array_equal(stored_bands(path, "rgb", 1)[0], array)
+    write_tiff(path, values(5).transpose(2, 0, 1), **how)
+    with pytest.raises(UserError, match="5 bands, but data.bands is rgb"):
+        stored_bands(path, "rgb", 1)
 
 
 def test_many_bands_are_read_in_silence(tmp_path):

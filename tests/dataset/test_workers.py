@@ -18,7 +18,7 @@ from unimatch_v2 import UniMatchV2
 from util import interrupt
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
-from util.workers import OPEN_FILES, allow_open_files
+from util.workers import OPEN_FILES, allow_open_files, worker_failure
 
 INFINITE = resource.RLIM_INFINITY
 
@@ -33,6 +33,13 @@ def test_a_low_soft_limit_of_open_files_is_raised(soft, hard, raised, monkeypatc
     monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.__setitem__(slice(2), new))
     allow_open_files()
     assert limits == [raised, hard]
+
+
+@pytest.mark.parametrize("error", [
+    OSError(24, "Too many open files"), RuntimeError("received 0 items of ancdata"),
+])  # fmt: skip
+def test_too_few_open_files_are_reported(error):
+    assert "ulimit -n: too few open files" in str(worker_failure(error))
 
 
 def test_a_file_that_breaks_during_training(toy, refused, tmp_path):

@@ -65,6 +65,8 @@ def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
     assert end(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
     if failing == "latest.pth":  # a checkpoint that was not written must not be linked
         assert saved(run / "best.pth")["epoch"] == 1
+    else:  # a run whose best checkpoint was not written does not count as finished
+        assert len(json_lines(run / "metrics.jsonl")) < end(run)["epoch"]
     train(SupOnly, argv)
     assert end(run)["epoch"] == 4 and len(json_lines(run / "metrics.jsonl")) == 4
 

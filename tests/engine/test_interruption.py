@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -240,6 +241,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, refused, 
     (run / "previous.pth").write_bytes(b"x")
     (run / "latest.pth").write_bytes(b"x")
     assert "previous.pth" in refused(SupOnly, long.argv(run))
+
+
+def test_a_folder_that_another_run_took_is_left_to_it(tmp_path):
+    first = RunDir(tmp_path / "run")
+    first.lock()
+    shutil.rmtree(first.path)
+    RunDir(first.path).lock()
+    first.save({})
+    with pytest.raises(UserError, match="another run took this folder"):
+        first.wait_for_writes()
+    assert not first.latest.exists()
 
 
 def hold_lock(path, locked):

@@ -1,11 +1,13 @@
 """log.trackers: TensorBoard by default, Weights & Biases on request."""
 
 import sys
+import threading
 import types
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from engine.loggers import TensorBoard
 from supervised import SupOnly
 from tests.conftest import json_lines
 
@@ -86,3 +88,14 @@ def test_wandb_that_is_missing_or_cannot_start(toy, refused, tmp_path, monkeypat
         monkeypatch.setitem(sys.modules, "wandb", fake)
         assert part in refused(SupOnly, toy.argv(tmp_path / "run", *WANDB))
         assert (tmp_path / "run").exists() == (module is init)  # nothing starts without wandb
+
+
+def test_a_failure_of_the_writing_thread_is_raised_by_the_next_call_only(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    board = TensorBoard(None, tmp_path, 0)
+    for kind in (OSError, ValueError):
+        threading.excepthook(threading.ExceptHookArgs((kind, kind("why"), None, None)))
+    assert "OSError" not in (shown := capsys.readouterr().err) and "ValueError: why" in shown
+    board.close()

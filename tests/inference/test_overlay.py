@@ -190,6 +190,9 @@ def test_torn_lines_of_a_table_are_dropped(tmp_path):
     assert table.rows() == {"a": ["1", "2"], "d": ["3", "4"]}
     table.start(["f"])
     assert table.path.read_text() == "image,sky,tree\na,1,2\nd,3,4\n"
+    with table.path.open("ab") as file:
+        file.write("ü".encode()[:1])  # torn inside a character
+    assert [*table.rows()] == ["a", "d"]
 
 
 FORMULAS = ["=1+1", "+1+1", "-1+1", "@x", "\t=1", "\r=1", "'=1+1", '=HYPERLINK("x")']

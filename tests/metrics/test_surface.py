@@ -64,7 +64,8 @@ def test_slices_are_stacked_by_number_and_undefined_volumes_are_left_out():
     names = [*(f"v1/s_{n}.png" for n in range(10)), "v2/s_0.png"]
     order = sorted(range(11), key=lambda n: names[n][::-1])
     volumes = [int(names[n].startswith("v2")) for n in order]
-    distances = VolumeDistances([names[n] for n in order], volumes, 2, (3, 1, 1), CPU)
+    images, sizes = [names[n] for n in order], [(4, 5)] * 11
+    distances = VolumeDistances(images, sizes, volumes, 2, (3, 1, 1), CPU)
     for index, n in enumerate(order):
         distances.add(index, torch.tensor(found[n]), torch.tensor(truth[n]))
     means, count = distances.means()
@@ -79,11 +80,8 @@ def test_slices_are_stacked_by_number_and_undefined_volumes_are_left_out():
 
 
 def test_slices_of_different_sizes_are_refused():
-    distances = VolumeDistances(["a_1.png", "a_2.png"], [0, 0], 2, None, CPU)
-    for index in range(2):
-        distances.add(index, torch.zeros(4 + index, 5), torch.zeros(4 + index, 5))
     with pytest.raises(UserError, match="a_2.png has 5x5 pixels; expected 5x4 as a_1.png"):
-        distances.means()
+        VolumeDistances(["a_1.png", "a_2.png"], [(5, 4), (5, 5)], [0, 0], 2, None, CPU)
 
 
 def test_evaluate_writes_them(trained, run, mistake, tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from threading import Thread
@@ -319,6 +320,13 @@ def test_asked_to_stop_it_stops_its_runs_and_goes_on_later(stub, run):
 @pytest.mark.parametrize("code", [75, 130, -signal.SIGINT, -signal.SIGHUP, -signal.SIGTERM])
 def test_a_run_that_was_asked_to_stop_has_not_failed(code, tmp_path):
     assert schedule._ending(tmp_path, code) == ("stopped; the same command resumes it", False)
+
+
+def test_a_sweep_with_a_stopped_run_is_not_finished(stub, run, monkeypatch):
+    stopped = lambda *_: subprocess.Popen([sys.executable, "-c", "exit(75)"])  # noqa: E731
+    monkeypatch.setattr(schedule, "_start", stopped)
+    code, out, err = run(sweep, stub)
+    assert code == 75 and out.count("the same command resumes it") == 4, err
 
 
 def test_real_runs_from_any_folder(spec, run, mistake):

@@ -163,13 +163,13 @@ def result(run: Run) -> str:
 def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[PlannedRun]:
     """Run the unfinished runs; return those that failed.
 
-    The output of a run is appended to console.txt in its folder. Raises `Interrupted` after a
-    request to stop, when all runs have saved.
+    The output of a run is appended to console.txt in its folder. Raises `Interrupted` at the end
+    if the sweep or a run was asked to stop.
 
     Args:
         devices: auto, cpu, or the number of a GPU.
     """
-    failed, free = [], list(devices)
+    failed, free, stopped = [], list(devices), False
     waiting = [state for state in states if not state.is_done]
     for state in states:
         if state.is_done:
@@ -199,7 +199,8 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
                 text, has_failed = _ending(state.planned.folder, process.returncode)
                 state.say(text)
                 failed += [state.planned] if has_failed else []
-        if stop.by:
+                stopped |= process.returncode in STOPPED
+        if stop.by or stopped:
             raise Interrupted
     return failed
 
