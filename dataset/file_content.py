@@ -109,7 +109,6 @@ def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
 
 
 def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
-    """Read the stored values of a TIFF."""
     values, alpha, nodata, masks, orientation = tiff.read_tiff(
         path, bool(numbers), partial(refuse_large, path, max_megapixels=max_megapixels)
     )
@@ -122,7 +121,6 @@ def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Con
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Content:
-    """Decode a file that Pillow has opened."""
     refuse_several(image, path)
     refuse_large(path, image.size, max_megapixels)
     if is_deep_colour(image):

@@ -201,7 +201,6 @@ def evaluation_loader(
 
 
 def _loader(dataset: ImageSet, process: LoaderProcess, **batches: Any) -> Batches:
-    """Return a loader as data workers need it."""
     if process.workers:
         allow_open_files()
     return Batches(

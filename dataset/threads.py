@@ -7,6 +7,7 @@ from typing import TypeVar
 from tqdm.contrib.concurrent import thread_map
 
 from dataset.image_files import decoding_threads
+from util.errors import UserError
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -21,3 +22,17 @@ def map_in_threads(
     """
     threads = decoding_threads(files)
     return thread_map(function, items, max_workers=threads, desc=title, disable=None, leave=False)
+
+
+def try_in_threads(
+    function: Callable[[T], R], items: Sequence[T], files: Sequence[Path], title: str
+) -> list[R | UserError]:
+    """Return as `map_in_threads`, with the `UserError` of an item in place of its result."""
+
+    def result(item: T) -> R | UserError:
+        try:
+            return function(item)
+        except UserError as error:
+            return error
+
+    return map_in_threads(result, items, files, title)

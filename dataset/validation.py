@@ -19,7 +19,7 @@ from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
 from dataset.split_files import Fault, Split, Splits, raise_first
-from dataset.threads import map_in_threads
+from dataset.threads import map_in_threads, try_in_threads
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
 from util.errors import UserError, counted, join_first
@@ -229,14 +229,11 @@ def too_few(
 def _each(
     check: Callable[[Sample], R], samples: Sequence[Sample], files: Sequence[Path]
 ) -> list[R]:
-    """Return the results of a check, from `map_in_threads`; raises `UserError` as `raise_first`."""
-
-    def located(sample: Sample) -> R | Fault:
-        try:
-            return check(sample)
-        except UserError as error:
-            return Fault(sample.origin, sample.line, str(error))
-
-    checked = map_in_threads(located, samples, files, "checking files")
-    raise_first([result for result in checked if isinstance(result, Fault)])
-    return [result for result in checked if not isinstance(result, Fault)]
+    """Return the results of a check; raises `UserError` as `raise_first`."""
+    checked = try_in_threads(check, samples, files, "checking files")
+    raise_first([
+        Fault(sample.origin, sample.line, str(error))
+        for sample, error in zip(samples, checked, strict=True)
+        if isinstance(error, UserError)
+    ])  # fmt: skip
+    return [result for result in checked if not isinstance(result, UserError)]

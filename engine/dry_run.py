@@ -103,7 +103,6 @@ def dry_run(trainer: Trainer) -> None:
 
 
 def _verdict(loss: float) -> str:
-    """Return the result of a dry run, from the loss of its first step."""
     if math.isfinite(loss):
         return "passed"
     return (

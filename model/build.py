@@ -197,7 +197,6 @@ def _with_own_strides(create: Callable[..., Any]) -> Any:
 
 @torch.no_grad()
 def _takes(backbone: nn.Module, height: int, width: int) -> bool:
-    """Return whether a backbone takes images of this size."""
     try:
         backbone(torch.zeros(1, 3, height, width))
     except _UNFIT:

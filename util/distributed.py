@@ -178,7 +178,6 @@ def _allocate(form: Tensor) -> Tensor:
 
 
 def _collective_device() -> str:
-    """Return the device of tensors that ranks exchange."""
     return "cuda" if td.get_backend() == "nccl" else "cpu"
 
 

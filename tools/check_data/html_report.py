@@ -105,7 +105,6 @@ def _histograms(records: dict[str, Any]) -> list[bytes]:
 
 
 def _bands(records: dict[str, Any]) -> Table:
-    """Tabulate the shares of the pixels at both ends of each band's range."""
     rows: list[Any] = []
     for kind, record in records.items():
         rows.append(kind)

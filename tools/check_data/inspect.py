@@ -1,24 +1,24 @@
 """Open every file of a dataset once; record its contents and faults."""
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
-from tqdm import tqdm
 
 from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
-from dataset.image_files import decoding_threads, is_in_stored_orientation, size_mismatch
+from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
 from dataset.split_files import Fault, Split
+from dataset.threads import map_in_threads
 from dataset.transforms.weak import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
 from util.config.schema import Config
@@ -105,7 +105,7 @@ class CheckedSplit(NamedTuple):
 
 
 def inspect(config: Config) -> list[CheckedSplit]:
-    """Open all files of all lists that the config names, in threads, with a progress bar.
+    """Open all files of all lists that the config names, in threads, with progress bars.
 
     Raises `UserError` for a missing, empty or binary split file.
     """
@@ -117,17 +117,12 @@ def inspect(config: Config) -> list[CheckedSplit]:
     ]
     total = sum(len(split.listed.samples) for split in splits)
     print(f"reading    {counted(total, 'image')} and their masks", flush=True)
-    threads = decoding_threads([s.image_file for split in splits for s in split.listed.samples])
-    with ThreadPoolExecutor(threads) as pool, tqdm(total=total, disable=None) as bar:
-        for split in splits:
-            bar.set_description(split.kind)
-            crop = config.crop_size if split.kind == "labeled" else None
-            jobs = pool.map(
-                lambda s, crop=crop: _inspect_sample(s, reader, crop), split.listed.samples
-            )
-            for item in jobs:
-                split.items.append(item)
-                bar.update()
+    for split in splits:
+        samples = split.listed.samples
+        files = [sample.image_file for sample in samples]
+        crop = config.crop_size if split.kind == "labeled" else None
+        one = partial(_inspect_sample, reader=reader, crop=crop)
+        split.items.extend(map_in_threads(one, samples, files, split.kind))
     return splits
 
 

@@ -172,7 +172,6 @@ def _shared_volumes(lists: Sequence[CheckedSplit], pattern: str | None) -> Itera
 
 
 def _shared_masks(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
-    """Yield images with the mask of an earlier one."""
     first: dict[Path, Sample] = {}
     for found in lists:
         for sample in (sample for sample in found.listed.samples if sample.mask):

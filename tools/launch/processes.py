@@ -148,7 +148,6 @@ class Launch:
         return {rank: process.poll() for rank, process in self.processes.items()}
 
     def _stop(self) -> None:
-        """End the processes that still run."""
         running = [process for process in self.processes.values() if process.poll() is None]
         for process in running:
             process.terminate()

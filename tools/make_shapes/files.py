@@ -97,7 +97,6 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
 
 
 def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:
-    """Write the images and masks of the three sets, and their lists."""
     for kind in ("A", "B", "label", "kinds") if "pairs" in settings else ("images", "masks"):
         for split in SPLITS:
             (root / kind / split).mkdir(parents=True)

@@ -1,31 +1,11 @@
 """Faults of many files: all are found before the first one ends the command."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TypeVar
 
-from dataset.threads import map_in_threads
 from util.errors import UserError
 
 R = TypeVar("R")
-T = TypeVar("T")
-
-
-def in_threads(
-    items: Sequence[T], do: Callable[[T], R], title: str, files: Sequence[Path]
-) -> list[R | UserError]:
-    """Call a function for each item, with a progress bar; a `UserError` is a result, too.
-
-    `files`: images as large as those that the function reads or draws.
-    """
-
-    def found(item: T) -> R | UserError:
-        try:
-            return do(item)
-        except UserError as error:
-            return error
-
-    return map_in_threads(found, items, files, title)
 
 
 def results_or_raise(found: Sequence[R | UserError]) -> list[R]:

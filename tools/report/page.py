@@ -106,7 +106,7 @@ def _pseudo_labels(run: Run) -> dict[str, Any] | None:
         "threshold": f"{last.threshold:.3f}",
         **{key: _percent(getattr(last, key)) for key in ("kept", "precision", "ece")},
         "charts": map(as_svg, figures),
-        "classes": list(zip(_class_names(run.config.data), *shares, strict=True)),
+        "classes": list(zip(_class_cells(run.config.data), *shares, strict=True)),
     }
 
 
@@ -114,8 +114,7 @@ def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f} %"
 
 
-def _class_names(data: Data) -> list[dict[str, Any]]:
-    """Return cells with the name and colour of each class."""
+def _class_cells(data: Data) -> list[dict[str, Any]]:
     pairs = zip(data.classes, palette(data), strict=True)
     return [{"text": name, "colour": colour} for name, colour in pairs]
 
@@ -139,7 +138,6 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 
 
 def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
-    """Return scores, confusion matrix, best and worst images."""
     predictions = predict_validation(run, network, device, limit)
     scores, classes = predictions.scores, run.config.data.classes
     best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
@@ -169,7 +167,7 @@ def _class_scores(data: Data, scores: Scores) -> dict[str, Any]:
     if intervals := scores.intervals:
         spans = [f"{low:.1f}–{high:.1f}" for low, high in intervals.iou]
         cells = {"IoU": cells["IoU"], "95 %": spans} | cells
-    rows = list(zip(_class_names(data), *cells.values(), strict=True))
+    rows = list(zip(_class_cells(data), *cells.values(), strict=True))
     return {"head": ["class", *cells], "classes": rows}
 
 

@@ -47,7 +47,7 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
         panel=[f"{row.dataset}, {row.network}" for row in table.itertuples()],
         class_names=table.classes.map(tuple),
         partition=[_partition(row) for row in table.itertuples()],
-        name=[_name(row) for row in table.itertuples()],
+        name=[_legend_name(row) for row in table.itertuples()],
     )
     title = "mIoU (%)" if score == "miou" else f"{score} (%)"
     figures = {"learning": learning_curves(table, title)}
@@ -68,7 +68,6 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
 
 
 def _save_all(figures: "dict[str, Figure]", folder: Path) -> list[Path]:
-    """Save figures as PNG and SVG; return the files."""
     files = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -241,8 +240,7 @@ def _partition(row: Any) -> str:
     return f"{row.partition} ({labels})" if labels else row.partition
 
 
-def _name(row: Any) -> str:
-    """Return a row's name in a legend."""
+def _legend_name(row: Any) -> str:
     return f"{row.method} {row.settings}".rstrip() + (f", {row.scored}" if row.scored else "")
 
 
@@ -262,7 +260,6 @@ def _line_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def _new_panels(count: int) -> tuple["Figure", Sequence[Any]]:
-    """Return a figure with `count` panels."""
     columns = min(count, PANELS_PER_ROW)
     rows = ceil_div(count, columns)
     figure = new_figure(WIDTH * columns, HEIGHT * rows)

@@ -167,7 +167,6 @@ def command_line() -> Parser:
 
 
 def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the subcommands for published lists."""
     add = command("list", show_protocols).add_argument
     add("dataset", nargs="?", help="such as pascal (default: all)")
 
@@ -191,7 +190,6 @@ def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _add_make(make: argparse.ArgumentParser) -> None:
-    """Add the options of the subcommand for new partitions."""
     add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the split files")
     source = make.add_mutually_exclusive_group(required=True).add_argument

@@ -130,7 +130,6 @@ def read_config(data: Data, folds: bool = False) -> tuple[list[Sample], Split | 
 
 
 def _relative_to(sample: Sample, root: Path) -> Sample:
-    """Return the sample with its paths relative to `root`."""
     by_name = sample.origin.folders is not None  # below the folders of data.pair, of one root
     if by_name and os.path.abspath(sample.origin.root) == os.path.abspath(root):
         return sample

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dataset.folders import files_by_stem
 from dataset.image_files import image_size, is_in_stored_orientation
+from dataset.threads import try_in_threads
 from tools.prepare.annotations.draw import (
     ClassTable,
     MaskToDraw,
@@ -25,7 +26,7 @@ from tools.prepare.annotations.draw import (
 from tools.prepare.annotations.find import read_annotations
 from tools.prepare.annotations.match import match_pictures
 from tools.prepare.annotations.model import Annotations, Picture, Size
-from tools.prepare.faults import in_threads, raise_faults, results_or_raise
+from tools.prepare.faults import raise_faults, results_or_raise
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
 from util.config.types import IGNORE
@@ -84,8 +85,8 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     tasks = _tasks({key: p for key, p in found.items() if key not in without_objects}, images)
     if not tasks:
         raise UserError(f"--annotations {args.annotations}: {annotations.format} without objects")
-    used = results_or_raise(in_threads(
-        [task.picture for task in tasks], labels_of, "labels", [task.image for task in tasks]
+    used = results_or_raise(try_in_threads(
+        labels_of, [task.picture for task in tasks], [task.image for task in tasks], "labels"
     ))  # fmt: skip
     table = class_table(annotations, used, args.unannotated)
     totals = _draw_all(tasks, table, folder)
@@ -154,7 +155,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
     try:
         partial_folder.mkdir(parents=True)
         one = partial(_draw_one, table=table, folder=partial_folder)
-        results = results_or_raise(in_threads(tasks, one, "masks", [t.image for t in tasks]))
+        results = results_or_raise(try_in_threads(one, tasks, [t.image for t in tasks], "masks"))
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(

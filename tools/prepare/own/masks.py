@@ -146,7 +146,6 @@ def combine(files: list[MaskFile], named_colours: bool | None = None) -> Masks:
 
 
 def _values(files: Sequence[MaskFile], in_colour: bool) -> dict[str, Value]:
-    """Sum up the values or colours of all masks."""
     pixels: Counter[int] = Counter()
     masks: dict[int, list[int]] = defaultdict(list)
     for number, file in enumerate(files):

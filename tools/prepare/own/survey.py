@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
-from tools.prepare.faults import in_threads, raise_faults
+from dataset.threads import try_in_threads
+from tools.prepare.faults import raise_faults
 from tools.prepare.own.divide import Division, divide
 from tools.prepare.own.images import (
     ImageFile,
@@ -65,7 +66,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
 
     print(f"reading  {len(files)} images and masks", flush=True)
     found: dict[Path, Any] = dict(
-        zip(files, in_threads(files, inspect, "files", files), strict=True)
+        zip(files, try_in_threads(inspect, files, files, "files"), strict=True)
     )
     faults = {sample.image: _faults(sample, found) for sample in samples}
     bad = {image for image, errors in faults.items() if errors}
