@@ -37,6 +37,10 @@ def contains(line, *parts):
 SETTINGS = {
     "crop_sise=33": ["unknown key 'crop_sise'", "did you mean 'crop_size'"],
     "optimizer.momentun=0.9": ["unknown key 'optimizer.momentun'", "did you mean 'momentum'"],
+    "lr=0.1": ["unknown key 'lr'; did you mean 'optimizer.lr'?"],
+    "optimizer.backbone=x": ["'optimizer.backbone'; did you mean 'model.backbone'?"],
+    "name=x": ["did you mean 'data.name' or 'criterion.name' or 'optimizer.name'?"],
+    "thresh_init=0.5": ["unknown key 'thresh_init'; known: data, model"],
     "method.thresh_int=0.5": ["unknown key 'method.thresh_int'", "did you mean 'thresh_init'"],
     "epochs=many": ["epochs", "integer", "found 'many'"],
     "data.palette=[[0,0,0]]": ["data", "1 colour for 3 classes"],

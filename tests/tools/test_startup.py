@@ -60,6 +60,7 @@ MISTAKES = {
             f"{ON_SHAPES} --set epohs=2": "unknown key 'epohs'; did you mean 'epochs'?",
             "--config configs/shapse.yaml --save-path /no/run": "mean 'configs/shapes.yaml'",
             f"{ON_SHAPES} --set data.labeled=none.txt": "none.txt: no such split file",
+            f"{ON_SHAPES} --port 1": "unknown option --port; see python",
         }
         for name in METHODS
     },
