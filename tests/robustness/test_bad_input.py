@@ -54,6 +54,7 @@ SETTINGS = {
     "micro_batch=3": ["micro_batch", "found 3", "divide"],
     "model.pretrained=file": ["pretrained/test_resnet.pth", "not found", "model.pretrained"],
     "model.pretrained=no/such.pth": ["no/such.pth", "not found"],
+    "model.pretrained=README.mk": ["not found; did you mean 'README.md'? Fix: put the file"],
     "epochs": ["--set epochs", "key=value"],
     "epochs=[": ["--set epochs=[", "not a YAML value"],
     "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
@@ -253,7 +254,7 @@ def test_checkpoint_of_another_run(trained, refused, toy):
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
     torch.save(saved(trained)["method"], trained)
     line = refused("--resume", str(trained), kind=SupOnly)
-    contains(line, "holds weights only", "name a run's latest.pth")
+    contains(line, "not a checkpoint of this project", "name a run's latest.pth")
 
 
 PARTS = {
