@@ -160,7 +160,8 @@ def score(args: argparse.Namespace, config: Config, device: "torch.device") -> N
     logger.info("%s", score_table(scores, classes, class_scores_by_title))
     distances_by_title = distances.logged(classes) if distances else {}
     mode = how_predicted(config.evaluation)
-    logger.info(f"{counted(len(samples), 'image')} of {name}, {mode}, {speed:.1f} images/s")
+    images = f"{counted(len(samples), 'image')} of {name}"
+    logger.info(f"{args.which}: {images}, {mode}, {speed:.1f} images/s")
     facts = {"list": name, "images": len(samples), "images_per_second": speed}
     if args.worst:
         folder = args.save_path / "worst"

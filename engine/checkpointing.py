@@ -140,8 +140,8 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
     needed = {key for key, field in RunState.model_fields.items() if field.is_required()}
     if not isinstance(state, dict) or not needed <= state.keys():
         raise UserError(
-            f"{path}: holds weights only, expected a checkpoint to resume from. Fix: name a run's "
-            "latest.pth, or start a run in another --save-path"
+            f"{path}: not a checkpoint of this project's training (weights only, or of another "
+            "implementation). Fix: name a run's latest.pth, or start a run in another --save-path"
         )
     run: RunState = parse(RunState, state, str(path))
     if run.name != name:

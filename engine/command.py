@@ -28,6 +28,7 @@ from engine.method import Method
 from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir
 from engine.trainer import RunData, Trainer
+from engine.validation import warn_of_center_crops
 from inference.evaluation import volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
@@ -86,6 +87,7 @@ def build_trainer(
     # Resolved once, so that a run does not change its precision silently on another device.
     precision = precision_on(device, config.precision)
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
+    warn_of_center_crops(config)
     # Ranks may see different disks, so rank 0 decides and sends the content.
     resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
     splits = read_splits(config.data, method_class.unlabeled)

@@ -11,6 +11,7 @@ from engine.progress import wrap_words
 from inference.evaluation import Scores, evaluate, score_record, score_table
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util import distributed
+from util.config.schema import Config
 from util.errors import join_first
 from util.log import logger
 
@@ -19,6 +20,17 @@ COLLAPSED = 3
 
 if TYPE_CHECKING:
     from engine.trainer import Trainer
+
+
+def warn_of_center_crops(config: Config) -> None:
+    """Warn where `center_crop_epochs` leaves no choice of the best epoch."""
+    options, epochs = config.evaluation, config.epochs
+    if options.mode != "center_crop" and 1 < epochs <= options.center_crop_epochs + 1:
+        logger.warning(
+            "evaluation.center_crop_epochs: found %d for %d epochs; only the last one can be the "
+            "best. Fix: set it to fewer epochs, such as %d",
+            options.center_crop_epochs, epochs, max(epochs - 20, 0),
+        )  # fmt: skip
 
 
 def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str, Any]:

@@ -78,8 +78,8 @@ def require_pretrained(path: Path) -> None:
     """Raise `UserError` for missing pretrained weights."""
     if not os.path.exists(path):  # False too for an impossible path
         raise UserError(
-            f"{path}: pretrained weights not found{nearest_hint(path)}. Fix: put the file there "
-            "(python -m tools.weights list names published ones, fetch gets them), or "
+            f"{path}: pretrained weights not found{nearest_hint(path) or '.'} Fix: put the file "
+            "there (python -m tools.weights list names published ones, fetch gets them), or "
             "--set model.pretrained=hub to download timm's, or --set model.pretrained=none to "
             "train from random weights (lower scores)"
         )

@@ -2,8 +2,7 @@
 # sh tools/train.sh <num_gpu> <port> [further arguments of the method's script]
 #
 # Train with one process per GPU; <num_gpu> 0: on the CPU.  Environment variables override the
-# variables below.  Relative paths start at the repository.  An empty split file, the default of all
-# but this repository's configs of Pascal: the config's own.
+# variables below.  Relative paths start at the repository.  An empty split file: the config's own.
 #
 # Several machines: set NNODES, NODE_RANK and MASTER_ADDR.  They need no shared disk: only the first
 # machine (NODE_RANK 0) reads and writes checkpoints in save_path.  Machines and processes wait up to
@@ -11,13 +10,8 @@
 # restart from the last checkpoint, up to MAX_RESTARTS times.
 method=${method:-corrmatch}
 config=${config:-configs/pascal_corrmatch.yaml}
-case ${config##*/} in
-    pascal.yaml | pascal_corrmatch.yaml | pascal_dinov3.yaml | pascal_prevmatch.yaml | \
-        pascal_unimatch_v2.yaml) lists=splits/pascal/92 ;;
-    *) lists= ;;
-esac
-labeled_id_path=${labeled_id_path-${lists:+$lists/labeled.txt}}
-unlabeled_id_path=${unlabeled_id_path-${lists:+$lists/unlabeled.txt}}
+labeled_id_path=${labeled_id_path:-}
+unlabeled_id_path=${unlabeled_id_path:-}
 save_path=${save_path:-runs/pascal/corrmatch/92}
 max_restarts=${MAX_RESTARTS:-3}
 

@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         known = [*self._names()]
         for option in (word.partition("=")[0] for word in self._given):
             if option[:2] == "--" and not any(name.startswith(option) for name in known):
-                near = difflib.get_close_matches(option, known, n=1)
+                near = difflib.get_close_matches(option, known, n=1, cutoff=0.7)
                 message = f"unknown option {option}{did_you_mean(near)}"
                 break
         print_error(f"error: {message}; see {self.prog} --help")

@@ -180,9 +180,11 @@ def test_a_bar_shows_the_time_left_in_all_epochs():
     ],
     ids=["bfloat16", "micro-batches"],
 )  # fmt: skip
-def test_settings(overrides, toy, train, tmp_path):
+def test_settings(overrides, toy, train, tmp_path, capsys):
     """Ignore scores of the cheap mode for the best checkpoint; the last epoch never uses it."""
     train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
+    warns = "center_crop_epochs: found 9 for 2 epochs; only the last" in capsys.readouterr().out
+    assert warns == ("evaluation.center_crop_epochs=9" in overrides)
     first, last = json_lines(tmp_path / "run/metrics.jsonl")
     assert 0 < last["train"]["loss"] < 100 and last["scores"]["model"]["mode"] == "original"
     if "scores" in first:

@@ -1,6 +1,5 @@
 """Prediction modes and scores against literal transcriptions."""
 
-import argparse
 import itertools
 import json
 import re
@@ -8,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 
 import evaluate as evaluate_script
-from inference.cli import same_network
 from inference.evaluation import Scores, evaluate, score_table, volume_indices
 from inference.predictor import (
     Predictor,
@@ -28,6 +25,7 @@ from inference.predictor import (
     probabilities_of,
 )
 from metrics.calibration import PseudoLabelScores
+from model.checkpoint import load, network_state
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines, saved, write_sample
 from util.config.loading import load_config
@@ -422,5 +420,7 @@ def test_the_next_command_names_the_same_network(trained, pair_run, run, tmp_pat
     assert code == 0 and f"next     python predict.py {same} --images" in out, err
     out = run(evaluate_script, "--checkpoint", pair_run).output()
     assert " --images FOLDER --second FOLDER --save-path OUT" in out
-    options = argparse.Namespace(checkpoint=Path("latest.pth"), which="model_ema", config=None)
-    assert same_network(options) == "--checkpoint latest.pth --which model_ema"
+    weights, two = network_state(load(trained / "best.pth"), trained), tmp_path / "two.pth"
+    torch.save({"model": weights, "model_ema": weights}, two)
+    out = run(evaluate_script, "--checkpoint", two, "--which", "model_ema", *config).output()
+    assert "\nmodel_ema: 3 images of " in out and f"{two} --which model_ema --config " in out

@@ -234,6 +234,15 @@ def test_number_of_classes():
     assert {name: load(name).num_classes for name in counts} == counts
 
 
+def test_configs_of_pascal_name_the_split_files_of_92_labels():
+    for name in CONFIGS:
+        if name.startswith("pascal"):
+            data, folder = load(name).data, Path("splits/pascal/92")
+            assert [data.labeled, data.unlabeled] == [
+                folder / "labeled.txt", folder / "unlabeled.txt"
+            ], name  # fmt: skip
+
+
 def test_every_config_has_distinct_classes_and_loads_as_it_was_dumped(tmp_path):
     for name in CONFIGS:
         config, dumped = load(name), tmp_path / "config.yaml"

@@ -37,6 +37,10 @@ def contains(line, *parts):
 SETTINGS = {
     "crop_sise=33": ["unknown key 'crop_sise'", "did you mean 'crop_size'"],
     "optimizer.momentun=0.9": ["unknown key 'optimizer.momentun'", "did you mean 'momentum'"],
+    "lr=0.1": ["unknown key 'lr'; did you mean 'optimizer.lr'?"],
+    "optimizer.backbone=x": ["'optimizer.backbone'; did you mean 'model.backbone'?"],
+    "name=x": ["did you mean 'data.name' or 'criterion.name' or 'optimizer.name'?"],
+    "thresh_init=0.5": ["unknown key 'thresh_init'; known: data, model"],
     "method.thresh_int=0.5": ["unknown key 'method.thresh_int'", "did you mean 'thresh_init'"],
     "epochs=many": ["epochs", "integer", "found 'many'"],
     "data.palette=[[0,0,0]]": ["data", "1 colour for 3 classes"],
@@ -50,6 +54,7 @@ SETTINGS = {
     "micro_batch=3": ["micro_batch", "found 3", "divide"],
     "model.pretrained=file": ["pretrained/test_resnet.pth", "not found", "model.pretrained"],
     "model.pretrained=no/such.pth": ["no/such.pth", "not found"],
+    "model.pretrained=README.mk": ["not found; did you mean 'README.md'? Fix: put the file"],
     "epochs": ["--set epochs", "key=value"],
     "epochs=[": ["--set epochs=[", "not a YAML value"],
     "data={geometry: rotate_resize, scale: [0.8, 1.2]}": ["data: ", "scale", "rotate_resize"],
@@ -249,7 +254,7 @@ def test_checkpoint_of_another_run(trained, refused, toy):
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
     torch.save(saved(trained)["method"], trained)
     line = refused("--resume", str(trained), kind=SupOnly)
-    contains(line, "holds weights only", "name a run's latest.pth")
+    contains(line, "not a checkpoint of this project", "name a run's latest.pth")
 
 
 PARTS = {

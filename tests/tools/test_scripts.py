@@ -86,22 +86,13 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
     assert "--unlabeled-id-path" not in said
 
 
-@pytest.mark.parametrize(
-    ("config", "lists"),
-    [
-        ("configs/pascal.yaml", "splits/pascal/92"),
-        ("./configs/pascal_prevmatch.yaml", "splits/pascal/92"),
-        ("configs/mine.yaml", None),
-        ("configs/pascal_mine.yaml", None),
-    ],
-)
-def test_only_configs_of_pascal_get_its_split_files(config, lists, stub, variables):
+@pytest.mark.parametrize("given", [{}, {"labeled_id_path": "", "unlabeled_id_path": ""}])
+@pytest.mark.parametrize("config", ["mine/pascal.yaml", "configs/pascal.yaml"])
+def test_without_split_files_the_config_names_them(config, given, stub, variables):
     del variables["labeled_id_path"], variables["unlabeled_id_path"]
     variables["config"] = config
-    said = stub(0, 29511).stdout
-    for kind in ("labeled", "unlabeled"):
-        assert (f"--{kind}-id-path {lists}/{kind}.txt" in said) == (lists is not None)
-        assert (f"--{kind}-id-path" in said) == (lists is not None)
+    said = stub(0, 29511, **given).stdout
+    assert f"--config {config}" in said and "labeled-id-path" not in said
 
 
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):

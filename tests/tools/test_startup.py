@@ -60,6 +60,7 @@ MISTAKES = {
             f"{ON_SHAPES} --set epohs=2": "unknown key 'epohs'; did you mean 'epochs'?",
             "--config configs/shapse.yaml --save-path /no/run": "mean 'configs/shapes.yaml'",
             f"{ON_SHAPES} --set data.labeled=none.txt": "none.txt: no such split file",
+            f"{ON_SHAPES} --port 1": "unknown option --port; see python",
         }
         for name in METHODS
     },
@@ -188,7 +189,7 @@ def test_relative_paths_are_found_from_any_folder(tmp_path, monkeypatch, capfd):
     (tmp_path / "configs/shapes.yaml").touch()
     assert find_path(Path("configs/shapes.yaml")) == Path("configs/shapes.yaml")
     with pytest.raises(SystemExit, match="2"):
-        run_script("supervised.py", "--config", "configs/pascal.yaml", "--save-path", "run")
+        run_script("supervised.py", "--config", "configs/coco.yaml", "--save-path", "run")
     assert "data.labeled: not set" in capfd.readouterr().err
 
 

@@ -8,7 +8,7 @@ import difflib
 import os
 import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -176,6 +176,25 @@ def _override(assignment: str) -> dict[str, Any]:
     return value
 
 
+def _suggestion(model: type[BaseModel], location: tuple[int | str, ...], prefix: str) -> str:
+    """Return the end of a message about an unknown key: keys of this name in other sections, else
+    the nearest key of its own section, else all of these."""
+    name, known = str(location[-1]), _known_keys(model, location)
+    elsewhere = [key for key in _dotted_keys(model, prefix) if key.rpartition(".")[2] == name]
+    if near := elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.7):
+        names = "' or '".join(near)
+        return f"did you mean '{names}'?"
+    return f"known: {', '.join(known) or 'none'}"
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    """Yield the dotted keys of a section, without those of a value of several forms."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if (below := sections_of(field.annotation)) == [field.annotation]:
+            yield from _dotted_keys(below[0], f"{prefix}{name}.")
+
+
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section of an unknown key: the last part of `location`."""
     sections = [model]
@@ -205,10 +224,7 @@ def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str =
     location = tuple(part for part in first["loc"] if part not in UNION_TAGS)
     key = prefix + ".".join(map(str, location))
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, location)
-        near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
-        raise UserError(f"{source}: unknown key '{key}'; {hint}")
+        raise UserError(f"{source}: unknown key '{key}'; {_suggestion(model, location, prefix)}")
     if first["type"] == "missing":
         raise UserError(f"{source}: key '{key}' is missing")
     found = f", found {_brief(first['input'])}" if not isinstance(first["input"], dict) else ""
