@@ -32,13 +32,15 @@ from engine.validation import warn_of_center_crops
 from inference.evaluation import volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_of
+from model.checkpoint import shape_of
 from model.files import best_checkpoint, network_in
+from model.network import Network
 from model.pretrained import load_backbone
 from util import distributed
 from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
-from util.errors import counted
+from util.errors import counted, join_first
 from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
@@ -229,7 +231,7 @@ def _build_method(
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     method = method_class(network, config)
-    _require_loadable(method)
+    _require_loadable(method, network)
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
@@ -238,12 +240,27 @@ def _build_method(
     return method
 
 
-def _require_loadable(method: Method) -> None:
-    """Raise `ValueError` for a network of `eval_models` that its checkpoint would not load."""
-    for name, network in method.eval_models().items():
+def _require_loadable(method: Method, network: Network) -> None:
+    """Raise `ValueError` for a network of `eval_models` whose checkpoint cannot be loaded into the
+    config's `network`, and for a `labeler` that is not validated."""
+    kind, networks = type(method).__name__, method.eval_models()
+    expected = {key: shape_of(value) for key, value in network.state_dict().items()}
+    for name, scored in networks.items():
         found = network_in(best_checkpoint(Path(), name))
-        if found != name or getattr(method, name, None) is not network:
+        if found != name or getattr(method, name, None) is not scored:
             raise ValueError(
-                f"{type(method).__name__}.eval_models: found {name}, expected model or model_..., "
+                f"{kind}.eval_models: found {name}, expected model or model_..., "
                 "the name of the attribute that holds the network. Fix: rename both"
             )
+        shapes = {key: shape_of(value) for key, value in scored.state_dict().items()}
+        if changed := [k for k in {**expected, **shapes} if expected.get(k) != shapes.get(k)]:
+            raise ValueError(
+                f"{kind}.eval_models: {name} has other weights than the network of the config, "
+                f"which its checkpoint is loaded into: {join_first(changed, 3)}. Fix: build it by "
+                "model.build.another_network, or leave it out"
+            )
+    if not any(scored is method.labeler for scored in networks.values()):
+        raise ValueError(
+            f"{kind}.labeler: found a network that is not validated, expected one of eval_models: "
+            f"{', '.join(networks)}. Fix: add it to eval_models"
+        )

@@ -33,9 +33,8 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "deeplabv3plus": ({"backbone": "resnet18", "channels": 64, "pretrained": "hub"}, 193),
     "pspnet": ({"backbone": "resnet18", "pretrained": "hub"}, 193),
     "dpt": ({"backbone": "vit_small_patch14_dinov2", "pretrained": "hub"}, 196),
-    "unet": ({}, 192),
 }
-"""Settings of a small network and its crop size, by `model.network`."""
+"""Settings of a small network and its crop size, by `model.network`; of others, the crop only."""
 
 
 class Measured(NamedTuple):
@@ -77,7 +76,7 @@ def dry_run(trainer: Trainer) -> None:
     log_gpu_needs(method_class, config, steps=config.epochs * steps)
     measured = measure(trainer)
 
-    parameters = sum(p.numel() for p in trainer.method.model.parameters())
+    parameters = sum(p.numel() for p in trainer.method.parameters() if p.requires_grad)
     networks = counted(len(trainer.method.eval_models()), "network")
     bound = "loading" if measured.load / max(measured.workers, 1) > measured.step else "computing"
     hours = measured.hours(config.epochs, steps, images, config.evaluation.every)
@@ -85,7 +84,7 @@ def dry_run(trainer: Trainer) -> None:
     memory_of = "GPU" if trainer.device.type == "cuda" else "process"
     workers = counted(measured.workers, "data worker")
     facts = {
-        "parameters": f"{parameters / 1e6:.1f} M",
+        "trained parameters": f"{parameters / 1e6:.1f} M",
         "steps per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{measured.loss:.3f}",
         "one step": f"{measured.step:.3f} s",
@@ -116,7 +115,7 @@ def smaller_settings(
 ) -> list[str]:
     """Return lines of settings with which a run takes a day at most: fewer epochs; fewer epochs
     with a smaller network and crop, whose steps are estimated by their arithmetic."""
-    model, crop = SMALL[config.model.network]
+    model, crop = SMALL.get(config.model.network, ({}, 192))
     crop = min(crop, config.crop_size)
     small = config.model_copy(
         update={"model": config.model.model_copy(update=model), "crop_size": crop}

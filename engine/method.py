@@ -14,7 +14,7 @@ from util.config.loading import parse
 from util.config.schema import Config
 from util.config.types import Section, Share
 
-StepOutput = tuple[Tensor, dict[str, Tensor]]
+StepOutput = tuple[Tensor, dict[str, Tensor | float]]
 """Loss of a step, and scalars to log, by name."""
 LEGEND = {
     "loss": "weighted sum of the losses",
@@ -73,8 +73,8 @@ class Method(nn.Module):
         return self.step(batch)
 
     def step(self, batch: Batch) -> StepOutput:
-        """Return the loss of a batch and scalars to log, of the same names at every step; all stay
-        on the device."""
+        """Return the loss of a batch (a micro-batch with `micro_batch`) and scalars to log, of the
+        same names at every step; tensors stay on the device."""
         raise NotImplementedError
 
     def after_step(self, iteration: int) -> None:

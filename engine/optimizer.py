@@ -168,13 +168,14 @@ class LossScale:
 
 @contextmanager
 def finite_statistics(method: nn.Module) -> Iterator[None]:
-    """Restore the running statistics of a method if they are not finite at the end: a non-finite
-    batch spoils them in the forward pass. Decided on the device."""
+    """Restore the running statistics of a method if any of their values becomes non-finite: a
+    non-finite batch spoils them in the forward pass. Decided on the device."""
     buffers = [b for b in method.buffers() if b.is_floating_point()]
     before = _flat(buffers)
     yield
     now = _flat(buffers)
-    kept = torch.where(now.isfinite().all(), now, before)
+    # A constant buffer, such as an attention mask, may hold infinities from the start.
+    kept = torch.where((now.isfinite() | ~before.isfinite()).all(), now, before)
     for buffer, value in zip(buffers, kept.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(value.view_as(buffer))
 

@@ -191,7 +191,8 @@ class Trainer:
                         loss, scalars = self.wrapped(batch)
                     self.loss_scale.scale(loss / len(parts)).backward()
                 for name, value in {"loss": loss, **scalars}.items():
-                    totals[name] = totals.get(name, 0) + value.detach() / len(parts)
+                    scalar = torch.as_tensor(value, device=device).detach()
+                    totals[name] = totals.get(name, 0) + scalar / len(parts)
             totals["grad_norm"] = self.loss_scale.step(self.optimizer, totals["loss"])
             distributed.average_batchnorm(self.method)
         self.method.after_step(step)

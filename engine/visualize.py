@@ -18,6 +18,7 @@ from dataset.datasets import EvaluationSet
 from dataset.loaders import batch_at, split_batch
 from inference.overlay import class_shares, colour_mask, side_by_side, with_legend
 from inference.predictor import Predictor
+from model.network import eval_mode
 from semi.panels import Colours, Heat, Labels, Marks, Panels
 from util import distributed
 from util.colours import Colour
@@ -71,19 +72,14 @@ def take_pictures(trainer: "Trainer") -> dict[str, Image.Image]:
 def without_side_effects(trainer: "Trainer") -> Iterator[None]:
     """Run the context in eval mode, without gradients, compilation and other processes, and with
     random generators of its own; restore everything afterwards."""
-    modes = [(module, module.training) for module in trainer.method.modules()]
-    trainer.method.eval()
-    try:
-        with (
-            seeded_apart(trainer.config.seed, trainer.device),
-            torch.no_grad(),
-            torch.compiler.set_stance("force_eager"),
-            distributed.single_process(),
-        ):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    with (
+        eval_mode(trainer.method),
+        seeded_apart(trainer.config.seed, trainer.device),
+        torch.no_grad(),
+        torch.compiler.set_stance("force_eager"),
+        distributed.single_process(),
+    ):
+        yield
 
 
 def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:

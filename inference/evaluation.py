@@ -13,6 +13,7 @@ from dataset.samples import volume_of
 from inference.predictor import Predictor, confidence, has_nan, not_finite
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
+from model.network import eval_mode
 from util import distributed
 from util.config.schema import Config, Evaluation
 from util.config.types import IGNORE
@@ -194,7 +195,7 @@ def evaluate(
     watchers: Sequence[Watcher] = (),
     pseudo_labels: PseudoLabelScores | None = None,
 ) -> Scores:
-    """Return the scores of a network over the images of all ranks; its train mode is restored.
+    """Return the scores of a network over the images of all ranks; its modes are restored.
 
     Raises `UserError`, on all ranks alike, where its outputs are not finite.
 
@@ -204,24 +205,22 @@ def evaluate(
         watchers: collect further scores from the predictions of this rank.
         pseudo_labels: collects the quality of pseudo-labels.
     """
-    training = network.training
-    network.eval()
     predictor = Predictor(network, config, device, mode)
     counts = Counts(volumes, config.num_classes, device)
     all_watchers: Sequence[Watcher] = (counts, *watchers)
-    for batch in batches:
-        image = batch["image"].to(device, non_blocking=True)
-        target = batch["mask"].to(device, non_blocking=True)
-        if mode == "center_crop":
-            image, target = (center_crop(x, config.crop_size) for x in (image, target))
-        probabilities = predictor.predict_batch(image)
-        counts.failed += has_nan(probabilities)
-        predicted = probabilities.argmax(1)[0]
-        for watcher in all_watchers:
-            watcher.add(int(batch["index"]), predicted, target[0])
-        if pseudo_labels is not None:
-            pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
-    network.train(training)
+    with eval_mode(network):
+        for batch in batches:
+            image = batch["image"].to(device, non_blocking=True)
+            target = batch["mask"].to(device, non_blocking=True)
+            if mode == "center_crop":
+                image, target = (center_crop(x, config.crop_size) for x in (image, target))
+            probabilities = predictor.predict_batch(image)
+            counts.failed += has_nan(probabilities)
+            predicted = probabilities.argmax(1)[0]
+            for watcher in all_watchers:
+                watcher.add(int(batch["index"]), predicted, target[0])
+            if pseudo_labels is not None:
+                pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
     return counts.reduce(config)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
 from dataset import tiff
@@ -53,7 +54,7 @@ class Segmenter:
         cls,
         checkpoint: str | os.PathLike,
         which: str | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         config: str | os.PathLike | None = None,
     ) -> "Segmenter":
         """Load a checkpoint file, a run directory (its best checkpoint), a published folder, or
@@ -62,10 +63,10 @@ class Segmenter:
         Args:
             which: the network in the checkpoint; by default, the teacher `model_ema` for
                 best_model_ema.pth, else `model`.
-            device: `auto` (a GPU if there is one), `cpu` or `cuda`.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`.
             config: file of the training's config; by default, as `--config` of predict.py.
 
-        Raises `UserError` for a checkpoint that cannot be read.
+        Raises `UserError` for a checkpoint that cannot be read, and for another device.
         """
         path = find_checkpoint(Path(checkpoint), which)
         target_device = distributed.choose_device(device)

@@ -20,7 +20,7 @@ from model.pspnet import PSPNet
 from model.recompute import recompute_blocks
 from model.unet import UNet
 from util.config.data import Data
-from util.config.schema import Model
+from util.config.schema import Config, Model
 from util.errors import UserError, reason
 
 OWN = {xception.NAME: xception.Xception65}
@@ -35,6 +35,15 @@ _SIDES = (1, 2, 4, 8, 16, 32, 64)
 def network_of(model_config: Model, data: Data) -> Network:
     """Return the network of a config for the classes and images of its dataset."""
     return build_network(model_config, len(data.classes), data.num_bands, data.dates)
+
+
+def another_network(first: Network, config: Config) -> Network:
+    """Return a further network of the config for a method: random weights of its own, but the
+    pretrained backbone of `first`."""
+    network = network_of(config.model, config.data)
+    if config.model.pretrained != "none":
+        network.backbone.load_state_dict(first.backbone.state_dict())
+    return network
 
 
 def build_network(

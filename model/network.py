@@ -1,6 +1,7 @@
 """Base classes of networks: an encoder, whose features a decoder turns into logits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +17,19 @@ def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
 
 
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode; restore the mode of each of its parts afterwards, as some (a
+    locked backbone, frozen batch norms, a teacher) are always in eval mode."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
 class Network(nn.Module):
     """`model(x)` returns logits `[B, C, H, W]` at the size of `x`.
 
@@ -28,8 +42,6 @@ class Network(nn.Module):
     feature_channels: Sequence[int]
     size_multiple: int = 1
     """Number that must divide the sides of an image."""
-    locked: bool = False
-    """The backbone is frozen."""
     siamese: bool = False
     """Samples are pairs of images of one place; classes are kinds of change."""
 
@@ -67,15 +79,8 @@ class Network(nn.Module):
         return self.decode(self.features(x), x.shape[-2:])
 
     def lock_backbone(self) -> None:
-        """Freeze the backbone: no gradients, no activations kept, always in eval mode."""
-        self.locked = True
+        """Freeze the backbone: no gradients, no activations kept, eval mode."""
         self.backbone.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> "Network":
-        super().train(mode)
-        if self.locked:
-            self.backbone.eval()
-        return self
 
     def check_crop(self, crop_size: int) -> None:
         """Raise `UserError` for a crop size that the network cannot be trained on."""

@@ -4,6 +4,7 @@ A panel holds one picture for each of B images; `engine.visualize` draws it. Pix
 are counted row by row, as attention and ranking count them.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -97,7 +98,8 @@ def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) 
 
 
 def decoder_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the features `[B, D, h, w]` that the network's last convolution turns into logits."""
+    """Return the features `[B, D, h, w]` that the network's classifier turns into logits: the
+    input of the convolution that runs last."""
     with captured_features(network) as captured:
         network(images)
     return captured[0]
@@ -107,19 +109,18 @@ def decoder_features(network: nn.Module, images: Tensor) -> Tensor:
 def captured_features(network: nn.Module) -> Iterator[list[Tensor]]:
     """Yield a list to which each forward pass inside appends its `decoder_features`."""
     captured: list[Tensor] = []
-    hook = last_convolution(network).register_forward_pre_hook(
-        lambda _, inputs: captured.append(inputs[0])
-    )
+    latest = deque[Tensor](maxlen=1)
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: latest.append(inputs[0]))
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    hooks.append(network.register_forward_hook(lambda *_: captured.append(latest[0])))
     try:
         yield captured
     finally:
-        hook.remove()
-
-
-def last_convolution(network: nn.Module) -> nn.Module:
-    """Return the convolution that the network defines last: its classifier, in every network."""
-    *_, last = (module for module in network.modules() if isinstance(module, nn.Conv2d))
-    return last
+        for hook in hooks:
+            hook.remove()
 
 
 def principal_colours(features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.batch import Unlabeled, View
+from model.network import eval_mode
 from semi.criterion import dice_loss
 from util.config.schema import Criterion
 from util.precision import at_least_float32
@@ -46,14 +47,11 @@ def pseudo_label(logits: Tensor, ignore: Tensor) -> PseudoLabel:
 
 @contextmanager
 def eval_no_grad(network: nn.Module) -> Iterator[None]:
-    """Run a network in eval mode without gradients; restore its mode afterwards."""
-    training = network.training
-    network.eval()
+    """Run a network in eval mode without gradients; restore the mode of each part afterwards."""
     try:
-        with torch.no_grad():
+        with eval_mode(network), torch.no_grad():
             yield
     finally:
-        network.train(training)
         # Under autocast, torch (2.6) would reuse the weights that were cast here, without gradient,
         # in the training's forward pass.
         torch.clear_autocast_cache()

@@ -5,6 +5,7 @@ The launcher sets RANK, LOCAL_RANK and WORLD_SIZE; plain python sets nothing.
 
 import inspect
 import os
+import re
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -49,13 +50,22 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str | torch.device) -> torch.device:
     """Return the device of this rank by `--device`; auto: GPUs where each rank gets one.
 
-    Raises `UserError` for `cuda` with too few GPUs.
+    A program may also name one GPU, `cuda:1`. Raises `UserError` for other names, and for too few
+    GPUs.
     """
-    gpus = torch.cuda.device_count()
-    needed = processes_here()
+    name = str(name)
+    gpus, needed = torch.cuda.device_count(), processes_here()
+    if name not in ("auto", "cpu", "cuda"):
+        number = re.fullmatch(r"cuda:(\d+)", name)
+        if number is None or int(number[1]) >= gpus:
+            raise UserError(
+                f"device: found {name}, expected auto, cpu, cuda, or cuda:N with N below the "
+                f"number of GPUs, {gpus}"
+            )
+        return torch.device(name)
     if name == "cuda" and gpus < needed:
         raise UserError(
             f"--device cuda: found {counted(gpus, 'GPU')}, expected {needed}, one for each process "

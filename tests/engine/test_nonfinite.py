@@ -10,7 +10,7 @@ from torch import nn
 import evaluate
 import export
 import predict
-from engine.optimizer import LossScale, build_optimizer
+from engine.optimizer import LossScale, build_optimizer, finite_statistics
 from engine.progress import MOST_BATCHES, Means, NonfiniteMonitor
 from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
@@ -67,6 +67,16 @@ def test_skipped_steps_leave_no_trace(name):
     freed = [torch.full((3000,), NAN) for _ in range(50)]
     del freed  # so that memory that is not initialised holds NaN
     assert_equal(trained(range(0, 450, 3)), trained(()))
+
+
+def test_statistics_are_restored_if_they_become_non_finite():
+    norm = nn.BatchNorm1d(2)
+    norm.register_buffer("attention_mask", torch.tensor([0, -torch.inf]), persistent=False)
+    for value, moved in ((1.0, 0.1), (NAN, 0.1), (1.0, 0.19)):
+        with finite_statistics(norm):
+            norm(torch.full((4, 2), value))
+        torch.testing.assert_close(norm.running_mean, torch.full((2,), moved))
+    assert norm.attention_mask.tolist() == [0, -torch.inf]
 
 
 def test_gradients_whose_norm_overflows_are_skipped():

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
-from engine.dry_run import Measured, smaller_settings
+from engine.dry_run import SMALL, Measured, smaller_settings
 from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
 from model import acceleration
-from model.build import build_network
+from model.build import another_network, build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
 from tests.conftest import json_lines, saved
@@ -106,7 +106,7 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
     monkeypatch.setattr("engine.dry_run._seconds_to_load", lambda _: seconds)
     train(kind, toy.argv(tmp_path / "run", "--dry-run", "--set", f"data.workers={workers[0]}"))
     out = capsys.readouterr().out
-    parts = ("parameters", "peak process memory", "whole run", "dry run: passed", "TFLOP")
+    parts = ("trained parameters", "peak process memory", "whole run", "dry run: passed", "TFLOP")
     for part in (*parts, "every GPU of at least 8 GiB", *MEMORY_KINDS):
         assert part in out
     assert out.count("3 validation images, expected at least 10") == 1
@@ -126,7 +126,7 @@ def test_dry_run_times_previous_models(toy, train, tmp_path, monkeypatch):
     assert labelled
 
 
-def test_dry_run_offers_settings_that_take_a_day(toy):
+def test_dry_run_offers_settings_that_take_a_day(toy, monkeypatch):
     """Time scales with the epochs, and with the arithmetic of a step."""
     settings = ["epochs=100", "crop_size=321", "model.backbone=resnet50", "batch_size=4"]
     config = load_config(toy.config, settings)
@@ -135,6 +135,9 @@ def test_dry_run_offers_settings_that_take_a_day(toy):
     assert shorter == "  --set epochs=10: about 24 h"
     small = load_config(toy.config, smaller.partition(": ")[0].split()[1:])
     assert small.model.backbone == "resnet18" and small.crop_size == 193 and small.epochs > 40
+    monkeypatch.delitem(SMALL, "deeplabv3plus")  # as a network that a user adds
+    _, smaller, _ = smaller_settings(SupOnly, config, found, steps=144, images=5)
+    assert smaller.startswith("  --set crop_size=192 epochs=")
 
 
 def test_progress_lines_fit_a_terminal_and_are_explained_once(
@@ -329,6 +332,65 @@ def test_a_network_whose_checkpoint_would_load_another_one_is_refused(name, toy,
 
     with pytest.raises(ValueError, match=f"Misnamed.eval_models: found {name}, expected model or"):
         train(Misnamed, toy.argv(tmp_path / "run"))
+
+
+class Strange(Method):
+    """A method whose second network has other weights than the first."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        narrow = config.model.model_copy(update={"channels": 4})
+        self.model_b = build_network(narrow, config.num_classes)
+
+    def eval_models(self):
+        return {"model": self.model, "model_b": self.model_b}
+
+
+class Unscored(Strange):
+    """A method whose pseudo-labels come from a network that is not validated."""
+
+    labeler = property(lambda self: self.model_b)
+
+    def eval_models(self):
+        return {"model": self.model}
+
+
+@pytest.mark.parametrize(
+    "kind, said",
+    [
+        (Strange, "Strange.eval_models: model_b has other weights .*: head.b0.0.weight, .* Fix"),
+        (Unscored, "Unscored.labeler: found a network that is not validated, expected .*: model. "),
+    ],
+)
+def test_networks_that_validation_cannot_use_are_refused(kind, said, toy, train, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        train(kind, toy.argv(tmp_path / "run"))
+
+
+class Twins(Method):
+    unlabeled = False
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.model_b = another_network(model, config)
+
+    def step(self, batch):
+        x, y = batch["labeled"]["image"], batch["labeled"]["mask"]
+        loss = self.criterion(self.model(x), y) + self.criterion(self.model_b(x), y)
+        return loss, {"weight": 0.5}
+
+    def eval_models(self):
+        return {"model": self.model, "model_b": self.model_b}
+
+
+def test_a_method_with_two_networks(toy, train, tmp_path, capsys, recwarn):
+    """Count the parameters of both, and build them without memory for the estimate."""
+    network = build_network(load_config(toy.config).model, 3)
+    torch.save(network.backbone.state_dict(), file := tmp_path / "backbone.pth")
+    train(Twins, toy.argv(tmp_path / "run", "--dry-run", "--set", f"model.pretrained={file}"))
+    said, millions = capsys.readouterr().out, sum(p.numel() for p in network.parameters()) / 1e6
+    assert f"  trained parameters    {2 * millions:.1f} M\n" in said and "TFLOP" in said
+    assert not [warning for warning in recwarn if "meta" in str(warning.message)]
 
 
 class WeakViews(Method):

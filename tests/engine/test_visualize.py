@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from corrmatch import CorrMatch
 from engine.command import build_trainer
@@ -23,7 +24,6 @@ from semi.panels import (
     Marks,
     Photo,
     decoder_features,
-    last_convolution,
     principal_colours,
 )
 from supervised import SupOnly
@@ -262,6 +262,8 @@ def test_colours_of_features_without_a_finite_value():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decoder_features_give_the_logits(family, toy):
     network = build_network(load_config(toy.config, [f"model={FAMILIES[family]}"]).model, 3).eval()
+    *_, classifier = (module for module in network.modules() if isinstance(module, nn.Conv2d))
+    network.auxiliary = nn.Conv2d(1, 1, 1)  # runs in training only
     images = torch.randn(2, 3, 64, 64)
-    logits = last_convolution(network)(decoder_features(network, images))
+    logits = classifier(decoder_features(network, images))
     torch.testing.assert_close(upsample(logits, (64, 64)), network(images))

@@ -173,8 +173,9 @@ def test_scores(plain):
     for mask in masks:
         mask[0, :3] = 255
     model = Colour().train()
+    model.frozen = nn.BatchNorm2d(3).eval()
     scores = evaluated(plain, masks, predictions, model=model)
-    assert model.training
+    assert model.training and not model.frozen.training
     truth = np.concatenate([m.ravel() for m in masks])
     found = np.concatenate([p.ravel() for p in predictions])[truth != 255]
     truth = truth[truth != 255]

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 import predict
@@ -14,7 +15,20 @@ from dataset.tiff import NODATA
 from inference import Segmenter
 from tests.conftest import REPOSITORY
 from tests.own_images import put, turned
+from util import distributed
 from util.errors import UserError
+
+
+def test_a_device_is_honoured_or_refused(trained, monkeypatch):
+    segmenter = Segmenter.load(trained, device=torch.device("cpu"))
+    assert next(segmenter.predictor.network.parameters()).device.type == "cpu"
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    for name in ("cpu", "cuda:0", "cuda:1"):
+        assert distributed.choose_device(name) == torch.device(name)
+        assert distributed.choose_device(torch.device(name)) == torch.device(name)
+    for name in ("mps", "gpu", "cuda:2", "CPU"):
+        with pytest.raises(UserError, match=f"device: found {name}, expected auto, cpu, cuda"):
+            distributed.choose_device(name)
 
 
 def test_files_arrays_and_pil_images_give_the_same_prediction(trained, toy, tmp_path, monkeypatch):

@@ -103,12 +103,14 @@ def test_dropped_channels_follow_the_features():
     assert abs((out[2:] == 0).float().mean() - 0.5) < 0.05
 
 
-def test_frozen_statistics_restores_training():
-    bn = nn.BatchNorm2d(2).train()
-    with eval_no_grad(bn):
-        bn(torch.randn(2, 2, 4, 4)).sum()
+def test_eval_mode_restores_the_mode_of_each_part():
+    bn, frozen = nn.BatchNorm2d(2), nn.BatchNorm2d(2).eval()
+    network = nn.Sequential(bn, frozen)
+    with eval_no_grad(network):
+        network(torch.randn(2, 2, 4, 4)).sum()
         assert not bn.training and not torch.is_grad_enabled()
     assert bn.training and torch.is_grad_enabled() and bn.num_batches_tracked == 0
+    assert network.training and not frozen.training
 
 
 @pytest.mark.parametrize("min_kept, thresh", [(1, 0.7), (10, 0.3), (24, 0.1), (30, 0.2)])

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine.run_dir import RunDir
-from model.build import build_network
+from model.build import another_network, build_network
 from model.checkpoint import (
     link_atomically,
     load,
@@ -28,6 +28,7 @@ from model.hub import ask_hub_once
 from model.pretrained import PRETRAINED, load_backbone
 from model.trained import load_network
 from util.config.data import Data
+from util.config.loading import load_config
 from util.config.schema import Model
 from util.errors import UserError
 from util.io import SECONDS_PER_DAY, write_atomically
@@ -273,6 +274,18 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
     torch.save(weights, tmp_path / "mine.pth")
     with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight"):
         load_backbone(network, options, 3)
+
+
+@pytest.mark.parametrize("pretrained", ["hub", "none"])
+def test_another_network_has_the_pretrained_backbone_of_the_first(pretrained, toy):
+    first = build_network(TINY, 3)
+    config = load_config(toy.config)
+    model = TINY.model_copy(update={"pretrained": pretrained})
+    second = another_network(first, config.model_copy(update={"model": model}))
+    assert torch.equal(second.backbone.bn1.weight, first.backbone.bn1.weight)
+    first_weight, second_weight = (n.backbone.conv1[0].weight for n in (first, second))
+    assert torch.equal(first_weight, second_weight) == (pretrained == "hub")
+    assert not torch.equal(first.classifier.weight, second.classifier.weight)
 
 
 def test_timm_weights_of_another_family(tmp_path):

@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from engine.optimizer import build_optimizer
 from model.build import build_network
+from model.network import eval_mode
 from model.recompute import recompute_blocks
 from util.config.schema import Model, Optimizer
 from util.errors import UserError
@@ -72,7 +73,8 @@ def test_a_locked_backbone_stays_as_it_is(options):
     network = build_network(vary(options, lock_backbone=True, checkpoint_activations=True), 3)
     before = copy.deepcopy(network.backbone.state_dict())
     optimizer = build_optimizer(network, Optimizer())
-    network.train()
+    with eval_mode(network):
+        assert not network.head.training
     assert network.head.training and not any(m.training for m in network.backbone.modules())
     _, kept = forward_backward(network, torch.randn(2, 3, 64, 64))
     optimizer.step()
