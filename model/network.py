@@ -42,6 +42,8 @@ class Network(nn.Module):
     feature_channels: Sequence[int]
     size_multiple: int = 1
     """Number that must divide the sides of an image."""
+    locked: bool = False
+    """The backbone is frozen."""
     siamese: bool = False
     """Samples are pairs of images of one place; classes are kinds of change."""
 
@@ -79,8 +81,15 @@ class Network(nn.Module):
         return self.decode(self.features(x), x.shape[-2:])
 
     def lock_backbone(self) -> None:
-        """Freeze the backbone: no gradients, no activations kept, eval mode."""
+        """Freeze the backbone: no gradients, no activations kept, always in eval mode."""
+        self.locked = True
         self.backbone.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Network":
+        super().train(mode)
+        if self.locked:
+            self.backbone.eval()
+        return self
 
     def check_crop(self, crop_size: int) -> None:
         """Raise `UserError` for a crop size that the network cannot be trained on."""

@@ -75,6 +75,7 @@ def test_a_locked_backbone_stays_as_it_is(options):
     optimizer = build_optimizer(network, Optimizer())
     with eval_mode(network):
         assert not network.head.training
+    network.train()
     assert network.head.training and not any(m.training for m in network.backbone.modules())
     _, kept = forward_backward(network, torch.randn(2, 3, 64, 64))
     optimizer.step()
