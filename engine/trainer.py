@@ -316,7 +316,7 @@ class Trainer:
     def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop.
 
-        While steps are being skipped, no checkpoint is written: two checkpoints of diverged weights
+        While steps are being skipped, a due checkpoint waits: two checkpoints of diverged weights
         would replace both good ones.
         """
         now = time.monotonic()
