@@ -9,7 +9,8 @@ correlations.
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("CorrMatch")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("CorrMatch")
 
 from typing import Annotated
 
@@ -43,7 +44,7 @@ class CorrMatch(TeacherMethod):
         """Share of the dynamic threshold that each step keeps; the rest comes from the current
         confidence."""
         regions: Annotated[int, Field(gt=0, le=4096)] = 128
-        """Rows of the correlation matrix that become regions for label propagation; fewer are
+        """Regions of region propagation, random rows of the correlation matrix; fewer are
         faster."""
 
     tau: Tensor

@@ -71,7 +71,10 @@ def command_line() -> Parser:
         ),
     )
     parser.add_argument(
-        "--split", choices=("val", "test"), default="val", help="images to score: data.val or .test"
+        "--split",
+        choices=("val", "test"),
+        default="val",
+        help="images to score: data.val or data.test",
     )
     parser.add_argument(
         "--json", type=Path, metavar="OUT", help="also write the scores as JSON (default: off)"
@@ -195,6 +198,10 @@ def read_split(args: argparse.Namespace, config: Config) -> "Split":
     if args.split == "val" and uses_run_config and distributed.is_main():
         if problem := changed_since_training(args.checkpoint.parent, split):
             logger.warning("%s; the score may be too high", problem)
+        else:
+            fix = "--split test" if config.data.test else "--set data.test=FILE --split test"
+            note = "these images selected the best checkpoint; report a test split"
+            logger.info("note     %s: %s", note, fix)
     if distributed.world_size() > 1:
         names = ("which", "worst", "boundary_iou", "surface_distance")
         facts = {f"--{name}": getattr(args, name) for name in names} | {

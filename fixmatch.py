@@ -7,7 +7,8 @@ average of the network makes these predictions (as published in the UniMatch V2 
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("FixMatch")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("FixMatch")
 
 import torch
 

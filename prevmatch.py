@@ -7,7 +7,8 @@ every step a random ensemble of them labels the same images.
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("PrevMatch")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("PrevMatch")
 
 from collections import deque
 from functools import partial

@@ -8,7 +8,8 @@ from a moving average of the network.
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("RankMatch")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("RankMatch")
 
 from typing import Annotated
 
@@ -39,6 +40,7 @@ class RankMatch(UniMatch):
         teacher_output = None if self.model_ema is None else self.label_and_features(u)
 
         context = model.context(with_dropped_channels(model.features(torch.cat([x, u["weak"]]))))
+        # chunks: x, w, and both with dropped channels
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
         _, f_w, _, _ = context[-1].detach().chunk(4)
         own, f_w = teacher_output or (pseudo_label(z_w, u["ignore"]), f_w)

@@ -7,7 +7,8 @@ see equally many images.
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("SupOnly", unlabeled=False)  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("SupOnly", unlabeled=False)
 
 from engine import Batch, Method, StepOutput, main
 

@@ -7,7 +7,8 @@ FixMatch with two strong views of an image instead of one, and a view with pertu
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("UniMatch")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("UniMatch")
 
 from typing import NamedTuple
 
@@ -50,8 +51,8 @@ class UniMatch(TeacherMethod):
     def forward_views(self, batch: Batch) -> Logits:
         """Return the logits of all views; the batch has as many labelled as unlabelled images.
 
-        The decoder sees the features twice: whole, and with half of the channels dropped. Only the
-        unlabelled half of the second, `fp`, is used.
+        The decoder runs on the features and on a copy with half of the channels dropped. Of the
+        copy, only the unlabelled images (`fp`) are used.
         """
         x, u = batch["labeled"]["image"], batch["unlabeled"]
         features = self.model.features(torch.cat([x, u["weak"]]))

@@ -1,14 +1,15 @@
 """UniMatch V2: pushing the limit of semi-supervised semantic segmentation (Yang et al., 2024).
 
-An EMA teacher labels the weak view; two strong views learn these labels, each with the feature
-channels that the other one dropped. With `teacher: self`, as published for change detection, the
-network makes the pseudo-labels itself.
+An EMA teacher labels the weak view; the student predicts these labels in two strong views, each
+with the feature channels that the other one dropped. With `teacher: self`, as published for change
+detection, the network makes the pseudo-labels itself.
 """
 
 from engine.start import check_command
 
 if __name__ == "__main__":
-    check_command("UniMatchV2")  # answers --help and mistakes before PyTorch loads
+    # handles --help and reports mistakes before importing PyTorch
+    check_command("UniMatchV2")
 
 from typing import Literal
 

@@ -95,8 +95,8 @@ class RunState(Strict):
         if changed and self.epoch >= current["config"]["epochs"]:
             raise UserError(
                 f"{source}: the run is finished; nothing would be trained with other settings or "
-                f"split files: {'; '.join(changed.values())}. Fix: pass --force with more "
-                "epochs (finished ones count), or choose another --save-path"
+                f"split files: {'; '.join(changed.values())}. Fix: pass --force and --set "
+                f"epochs=N, N above {self.epoch} (finished epochs), or choose another --save-path"
             )
         if changed and not force:
             consequence = ", which discards the best scores (not comparable) and best.pth"

@@ -88,10 +88,10 @@ def dry_run(trainer: Trainer) -> None:
         "steps per epoch": f"{steps}, {steps * config.epochs} in all",
         "loss of one step": f"{measured.loss:.3f}",
         "one step": f"{measured.step:.3f} s",
-        "loading its batch": f"{measured.load:.3f} s of one process, {workers}",
+        "loading a batch": f"{measured.load:.3f} s in one process; the run has {workers}",
         "one validation image": f"{measured.image:.3f} s ({config.evaluation.mode}), "
         f"{counted(images, 'image')}, {networks}",
-        "loading it": f"{measured.image_load:.3f} s of one process",
+        "loading an image": f"{measured.image_load:.3f} s in one process",
         f"peak {memory_of} memory": f"{memory:.2f} GiB",
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
     }
@@ -99,6 +99,8 @@ def dry_run(trainer: Trainer) -> None:
     if hours > HOURS_PER_DAY:
         offers = smaller_settings(method_class, config, measured, steps, images)
         logger.info("This run would take more than a day. Smaller settings:\n%s", "\n".join(offers))
+    if math.isfinite(measured.loss):
+        logger.info("next     the same command without --dry-run")
 
 
 def _verdict(loss: float) -> str:

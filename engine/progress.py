@@ -128,16 +128,16 @@ class NonfiniteMonitor:
     def _report(self, step: int, faults: list[str], own_faults: list[str]) -> None:
         """Report the names of a step's non-finite scalars: on any rank, and on this one."""
         scalars = [name for name in faults if name != "grad_norm"]
-        what = f"scalars {', '.join(scalars)}" if scalars else "gradients"
+        what = f"not finite: {', '.join(scalars)}" if scalars else "gradients not finite"
         done = "step skipped" if "grad_norm" in faults else "step taken, its gradients are finite"
         saved = ""
         if scalars:  # float16 often overflows gradients until the loss scale fits
             is_own = any(name in own_faults for name in scalars)
             saved = self._save_batch(step) if is_own else "; its batch is on another rank"
-        logger.warning("step %d: %s not finite, %s%s", step, what, done, saved)
+        logger.warning("step %d: %s; %s%s", step, what, done, saved)
         if self.in_a_row > self.limit:
             raise UserError(
-                f"step {step}: {what} not finite; {counted(self.in_a_row, 'step')} in a row "
+                f"step {step}: {what}; {counted(self.in_a_row, 'step')} in a row "
                 f"(nonfinite_limit: {self.limit}). Fix: lower optimizer.lr, or look at the batch"
             )
 
@@ -209,10 +209,11 @@ class Progress:
         values = {f"train/{k}": v for k, v in means.items()} | {"train/lr": lr}
         self.run_dir.log_scalars(values, step)
         self._bar.set_postfix_str(self._postfix(step, means), refresh=False)
-        now = time.monotonic()
-        if self._bar.disable and now - self._last_line > SECONDS_BETWEEN_LINES:
+        now, done = time.monotonic(), step - self.first_step + 1
+        is_due = now - self._last_line > SECONDS_BETWEEN_LINES and done < self.steps
+        if self._bar.disable and is_due:  # after the last step, `summary` follows
             self._last_line = now
-            title = f"{self.title} step {step - self.first_step + 1}/{self.steps}"
+            title = f"{self.title} step {done}/{self.steps}"
             logger.info("%s", wrap_words(f"{title} ({self._left(step)} left):", *_pairs(means, 3)))
 
     def summary(self, epoch_means: Means) -> dict[str, Any]:

@@ -111,7 +111,8 @@ class Trainer:
         try:
             self.run_dir.open(self.config, self.steps_done)
             if self.source is not None:
-                if self.run_dir.is_latest(self.source):  # a kill may have come in between
+                # The run may have been killed after the checkpoint, before metrics.jsonl.
+                if self.run_dir.is_latest(self.source):
                     distributed.on_main(partial(self.run_dir.restore, self.state()))
                 else:
                     self.save()  # a restart may come before the next checkpoint
@@ -271,7 +272,7 @@ class Trainer:
         self.source = source
         self.saved_step, self.saved_time = self.done, time.monotonic()
         if self.epoch < self.config.epochs:
-            logger.info("%s: resumed after epoch %d, step %d", source, self.epoch, self.done)
+            logger.info("%s: resumed after %s", source, self._position())
         else:
             logger.info(
                 "%s: the run is finished. To train longer: --set epochs=N --force (N includes the "
@@ -316,8 +317,8 @@ class Trainer:
     def _save_or_stop(self, stop: StopRequest) -> None:
         """Save if a checkpoint is due; raise `Interrupted` if any process was asked to stop.
 
-        A due checkpoint waits while steps are skipped: two of diverged weights would replace all
-        that are good.
+        While steps are being skipped, a due checkpoint waits: two checkpoints of diverged weights
+        would replace both good ones.
         """
         now = time.monotonic()
         is_slow = now - self.decided_time > SLOW * (self.steps_done - self.decided_step)
@@ -331,11 +332,14 @@ class Trainer:
                 self.save()
         if stopping:
             self.run_dir.wait_for_writes()
-            logger.info(
-                "stopped by %s after epoch %d, step %d; the same command continues the run",
-                stop.by or "a signal", self.epoch, self.done,
-            )  # fmt: skip
+            is_finished = self.epoch == self.config.epochs
+            rest = "the run is finished" if is_finished else "the same command continues the run"
+            logger.info("stopped by %s after %s; %s", stop.by or "a signal", self._position(), rest)
             raise Interrupted
+
+    def _position(self) -> str:
+        """Return the completed epochs, and the completed steps of the current one, if any."""
+        return f"epoch {self.epoch}" + (f", step {self.done}" if self.done else "")
 
     def _is_save_due(self) -> bool:
         """Return True if the config asks for a checkpoint now, inside the epoch."""

@@ -42,7 +42,8 @@ def checkpoint_parser(
     )
     parser.add_argument(
         "--which",
-        help="network in the checkpoint (default: model_ema for best_model_ema.pth, else model)",
+        help="network in the checkpoint: model (student) or model_ema (EMA teacher) (default: "
+        "model_ema for best_model_ema.pth, else model)",
     )
     add_settings(parser)
     if predicts:

@@ -83,11 +83,14 @@ def pseudo_label_sentence(summary: dict[str, Any], classes: Sequence[str]) -> st
         of = "classes"
         if len(precisions) < len(classes):
             of = f"{len(precisions)} of {len(classes)} classes"
-        right = (
-            f", {summary['precision']:.2f} % of them right (mean over {of} {mean:.2f} %, worst "
-            f"{worst} {lowest:.2f} %)"
-        )
-    return f"{kept} of the pixels above {summary['threshold']:.3f}{right}, calibration error {ece}"
+        detail = f"mean over {of} {mean:.2f} %, worst {worst} {lowest:.2f} %"
+        if len(precisions) == 1:
+            detail = f"{worst} only"
+        right = f"; {summary['precision']:.2f} % of these are right ({detail})"
+    return (
+        f"{kept} of the pixels have a confidence of at least {summary['threshold']:.3f}{right}, "
+        f"calibration error {ece}"
+    )
 
 
 def pseudo_label_scalars(

@@ -161,7 +161,7 @@ class BackboneFacts(NamedTuple):
     """Facts of a CNN of timm that are known only once it has run."""
 
     indices: list[int]
-    """Of the feature maps that the network uses."""
+    """Indices of the feature maps that the network uses."""
     size_multiple: int
     """Number that must divide the sides of an image."""
     least_side: int

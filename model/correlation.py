@@ -45,7 +45,7 @@ class CorrelationHead(nn.Module):
         (h, w), size = features[-1].shape[-2:], logits.shape[-2:]
         x = self.proj(features[-1])
         # bfloat16 is too coarse for correlations: CorrMatch lost two to nine points of mIoU on the
-        # embedded dataset.
+        # generated shapes.
         with torch.autocast(x.device.type, enabled=False):
             attention = self.corr(at_least_float32(x))
             values = upsample(at_least_float32(logits.detach()), (h, w))

@@ -45,8 +45,8 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(PoolingNetwork):
     """Backbone, ASPP on its deep features `c4`, and a decoder with its shallow features `c1`.
 
-    `backbone(x)` returns `[c1, c4]` with `feature_channels`, for images whose sides `size_multiple`
-    divides.
+    `backbone(x)` returns `[c1, c4]` with `feature_channels`, for images whose sides are multiples
+    of `size_multiple`.
     """
 
     def __init__(

@@ -80,8 +80,8 @@ class Deployed(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=False)
 
     def logits_at_own_size(self, x: Tensor) -> Tensor:
-        """Compute `inference.predictor.logits_of` in arithmetic that exporters can trace, for sides
-        of half the multiple, and of the network's least side, or more."""
+        """Compute `inference.predictor.logits_of` with operations that exporters can trace. Image
+        sides must be at least half of `resize_multiple` and at least the network's `least_side`."""
         unit = self.resize_multiple
         if unit == 1:
             return self.network(x)
@@ -205,7 +205,7 @@ def to_safetensors(deployed: Deployed, facts: dict[str, str]) -> bytes:
 
 
 class _quiet(warnings.catch_warnings):
-    """Suppress the exporters' warnings about their age, and about branches, which a comparison at
+    """Suppress the exporters' deprecation warnings, and those about branches, which a comparison at
     other sizes tests."""
 
     def __enter__(self) -> None:

@@ -68,7 +68,7 @@ class Decoder(nn.Module):
 
     def __init__(self, inputs: int, num_classes: int):
         super().__init__()
-        # Those for the widest published encoder up to this width, else for the smallest.
+        # Widths for the widest published encoder that is not wider than this one, or the smallest.
         widths, channels = WIDTHS[max((w for w in WIDTHS if w <= inputs), default=min(WIDTHS))]
         self.projects = nn.ModuleList(nn.Conv2d(inputs, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(

@@ -11,7 +11,7 @@ from util.errors import UserError, reason
 HUB = "hf:"
 """Prefix of folders on the hub."""
 OFFLINE = constants.HF_HUB_OFFLINE
-"""The user's own choice."""
+"""HF_HUB_OFFLINE of the environment, before `ask_hub_once` changes it."""
 
 
 def ask_hub_once() -> None:

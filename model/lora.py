@@ -30,7 +30,7 @@ class AdaptedDPT(DPT):
         backbone.register_buffer(HASH, torch.zeros((), dtype=torch.int64))
 
     def remember_base(self) -> None:
-        """Store the hash of the present weights of the backbone, which the adapters belong to."""
+        """Store the hash of the current backbone weights, on which the adapters are trained."""
         digest, state = hashlib.sha256(), self.backbone.state_dict()
         for name in sorted(base_names(self.backbone).values()):
             digest.update(state[name].cpu().contiguous().numpy().tobytes())

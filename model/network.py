@@ -31,7 +31,7 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 class Network(nn.Module):
-    """`model(x)` returns logits `[B, C, H, W]` at the size of `x`.
+    """Encoder and decoder: `model(x)` returns logits `[B, C, H, W]` at the size of `x`.
 
     A subclass owns `self.backbone` and defines `encode`, `classify` and, for a module between the
     two, `context`; the last feature map is the deepest, with `feature_channels[-1]`. Parts of a
@@ -105,7 +105,7 @@ class Network(nn.Module):
 
 
 class PoolingNetwork(Network):
-    """A network that pools a CNN's deepest map over large parts, down to a pixel."""
+    """Base class of DeepLabv3+ and PSPNet, which pool a CNN's deepest map over large regions."""
 
     def encode(self, x: Tensor) -> Features:
         maps = self.backbone(x)

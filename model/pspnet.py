@@ -55,8 +55,8 @@ class PSPHead(nn.Module):
 class PSPNet(PoolingNetwork):
     """Backbone, and pyramid pooling of its deepest features at four scales.
 
-    `backbone(x)` returns maps, of which the last one, with `channels`, is used, for images whose
-    sides `size_multiple` divides.
+    `backbone(x)` returns feature maps; only the last one, with `channels` channels, is used. Image
+    sides must be multiples of `size_multiple`.
     """
 
     def __init__(self, backbone: nn.Module, channels: int, num_classes: int, size_multiple: int):

@@ -67,7 +67,7 @@ def propagate_regions(
         tau: threshold, 0-d, both for the confident share of a region and for the agreement.
 
     Returns:
-        the new labels and the pixels that may be learnt from, `[B, H, W]`.
+        the new labels and the reliable pixels, `[B, H, W]`.
     """
     shape = label.shape
     label, confident, regions = label.flatten(1), confident.flatten(1), regions.flatten(2)

@@ -43,7 +43,7 @@ def pixelwise_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 class OhemCrossEntropy(CrossEntropy):
     """Cross-entropy over the hard pixels: true-class probability at most `thresh`, or among the
-    `min_kept` per image that are hardest (Shrivastava et al., 2016, per pixel)."""
+    `min_kept * B` hardest pixels of the batch (Shrivastava et al., 2016, per pixel)."""
 
     def __init__(self, thresh: float, min_kept: int, weights: Sequence[float] | None = None):
         super().__init__(weights)

@@ -24,7 +24,8 @@ def draw_complementary(features: Sequence[Tensor]) -> list[Tensor]:
     images, device = len(features[0]) // 2, features[0].device
     half = images // 2
     if images % 2:
-        half += random.getrandbits(1)  # not of a tensor: its value would need a device
+        # Python's generator: reading a tensor's value would synchronise with the device.
+        half += random.getrandbits(1)
     whole = torch.randperm(images, device=device)[:half]
     factors: dict[int, Tensor] = {}
     for channels in dict.fromkeys(f.shape[1] for f in features):

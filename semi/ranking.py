@@ -1,4 +1,4 @@
-"""RankMatch (Mai et al., CVPR 2024): resemblance of pixels to reference pixels, and its ranking."""
+"""RankMatch (Mai et al., CVPR 2024): similarity of pixels to reference pixels, and its ranking."""
 
 import itertools
 from functools import reduce
@@ -66,7 +66,7 @@ def choose_references(features: Tensor, count: int) -> Tensor:
 
 
 def similarity(features: Tensor, references: Tensor) -> Tensor:
-    """Return the resemblance of each pixel to the pixels `references` `[B, M]`: the softmax of dot
+    """Return the similarity of each pixel to the pixels `references` `[B, M]`: the softmax of dot
     products, `[B, hw, M]`."""
     pixels = at_least_float32(features).flatten(2)
     chosen = pixels.gather(2, references[:, None].expand(-1, pixels.shape[1], -1))

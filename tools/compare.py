@@ -33,7 +33,7 @@ IMAGE_INCHES = 1.1
 LETTER_INCHES = 0.075
 """Width of a letter, rounded up."""
 OPACITY = 0.65
-"""Of masks over images."""
+"""Opacity of masks over images."""
 
 
 def main() -> None:

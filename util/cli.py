@@ -27,10 +27,6 @@ from util.parser import Parser
 from util.paths import REPOSITORY
 from util.workers import killed_on_failure, worker_failure
 
-SAVE_PATH = (
-    "run directory. On several machines without a shared disk, NODE_RANK=0 writes checkpoints and "
-    "log; keep that machine first when resuming"
-)
 NO_MEMORY = (
     r"can't allocate memory.*|CUDA error: out of memory|\w+_STATUS_ALLOC_FAILED"
     r"|Cuda failure.*out of memory"
@@ -53,7 +49,7 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser, unlabeled)
-    parser.add_argument("--save-path", type=Path, required=True, help=SAVE_PATH)
+    parser.add_argument("--save-path", type=Path, required=True, help="run directory")
     add_settings(parser)
     add_device(parser)
     parser.add_argument(
@@ -107,7 +103,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override config keys, such as optimizer.lr=0.002",
+        help="override config keys, such as optimizer.lr=0.002; all keys: docs/configuration.md",
     )
 
 
@@ -116,7 +112,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="auto: GPUs where there is one for each process, else the CPU",
+        help="auto: one GPU per process if there are enough, else the CPU",
     )
 
 

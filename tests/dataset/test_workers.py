@@ -92,7 +92,7 @@ def test_a_run_that_waits_for_workers_can_be_stopped(hanging, tmp_path):
 
     code, out, err = hanging(60, stop)
     assert code == EXIT_CODE, err
-    assert "stopped by SIGTERM after epoch 1, step 0" in out
+    assert "stopped by SIGTERM after epoch 1; the same command continues the run" in out
     assert saved(tmp_path / "run/latest.pth")["epoch"] == 1
     assert not multiprocessing.active_children()
 

@@ -179,7 +179,7 @@ def test_other_settings_of_a_finished_run_are_refused(toy, train, refused, tmp_p
     other = ["--force", "--set", "optimizer.lr=0.5"]
     said = refused(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
     assert "the run is finished; nothing would be trained with other settings" in said
-    assert "optimizer.lr (0.01 -> 0.5). Fix: pass --force with more epochs" in said
+    assert "optimizer.lr (0.01 -> 0.5). Fix: pass --force and --set epochs=N, N above 1 (" in said
     assert before == [(tmp_path / "run" / name).read_bytes() for name in names]
     train(SupOnly, toy.argv(tmp_path / "run", *other))
 

@@ -110,8 +110,10 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
     for part in (*parts, "every GPU of at least 8 GiB", *MEMORY_KINDS):
         assert part in out
     assert out.count("3 validation images, expected at least 10") == 1
-    assert f"{seconds:.3f} s of one process, {workers}\n" in out and f"bound by {bound}" in out
+    assert f"{seconds:.3f} s in one process; the run has {workers}\n" in out
+    assert f"bound by {bound}" in out
     assert ("would take more than a day" in out) == (bound == "loading")
+    assert out.endswith("next     the same command without --dry-run\n")
     assert not (tmp_path / "run").exists()
 
 
@@ -145,12 +147,13 @@ def test_progress_lines_fit_a_terminal_and_are_explained_once(
 ):
     monkeypatch.setattr("engine.progress.SECONDS_BETWEEN_LINES", -1.0)
     monkeypatch.setattr("engine.progress.FETCH_EVERY", 2)
-    train(CorrMatch, toy.argv(tmp_path / "run", "--set", "epoch_length=2"))
+    train(CorrMatch, toy.argv(tmp_path / "run", "--set", "epoch_length=4"))
     out = capsys.readouterr().out
     lines = [line for line in out.splitlines() if str(tmp_path) not in line]
     assert [line for line in lines if len(line) > 80] == []
     assert out.count("s, under a minute left): loss=") == 1  # of the first epoch of two
-    assert out.count("epoch 2/2 step 2/2 (under a minute left): loss=") == 1
+    assert out.count("epoch 2/2 step 2/4 (under a minute left): loss=") == 1
+    assert "step 4/4" not in out  # the epoch's own line follows
     assert out.count("loss: weighted sum of the losses; x: supervised") == 1
     assert "checking the files of 3 labelled" in lines[0]
 

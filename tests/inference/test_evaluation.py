@@ -374,7 +374,9 @@ def test_volumes_with_slices_in_two_splits(toy, trained, train, run, capsys):
 def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     """As `tools.prepare init --force` does: some may have been trained on."""
     argv = ["--checkpoint", trained]
-    assert "trained on some" not in run(evaluate_script, *argv).output()
+    said = run(evaluate_script, *argv).output()
+    note = "these images selected the best checkpoint; report a test split: --set data.test=FILE"
+    assert "trained on some" not in said and note in said
     toy.write_list("val", toy.path("labeled").read_text().splitlines()[:2])
     assert (
         "the training was validated on; the network may have been trained"

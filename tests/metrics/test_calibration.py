@@ -97,7 +97,8 @@ def test_nothing_labelled_and_nothing_confident():
     found = counted([unsure])
     assert found["kept"] == 0 and found["precision"] is None and found["ece"] == 50
     sentence = pseudo_label_sentence(found, [*"abcd"])
-    assert sentence == "0.00 % of the pixels above 0.700, calibration error 50.00 %"
+    least = "of the pixels have a confidence of at least 0.700"
+    assert sentence == f"0.00 % {least}, calibration error 50.00 %"
     values = pseudo_label_scalars(found, "p", ["a", "b", "c", "d"])
     assert values == {"p/threshold": 0.7, "p/kept": 0, "p/ece": 50, "p_kept/a": 0}
 
@@ -106,9 +107,12 @@ def test_the_mean_over_classes_names_their_number():
     """A collapse to one class leaves a precision of one class."""
     target = torch.arange(8).view(2, 4) % 4
     collapsed = counted([(torch.zeros(2, 4).long(), torch.ones(2, 4), target, None)])
-    assert pseudo_label_sentence(collapsed, [*"abcd"]).startswith(
-        "100.00 % of the pixels above 0.700, 25.00 % of them right (mean over 1 of 4 classes 25.00"
+    assert "at least 0.700; 25.00 % of these are right (a only), calibration" in (
+        pseudo_label_sentence(collapsed, [*"abcd"])
     )
+    partly = counted([(target % 2, torch.ones(2, 4), target, None)])
+    expected = "50.00 % of these are right (mean over 2 of 4 classes 50.00 %, worst a 50.00 %)"
+    assert expected in pseudo_label_sentence(partly, [*"abcd"])
     well = pseudo_label_sentence(counted([(target, torch.ones(2, 4), target, None)]), [*"abcd"])
     assert "(mean over classes 100.00 %, worst a 100.00 %)" in well
 

@@ -304,6 +304,7 @@ def test_formats_say_the_same_and_names_stay_text(fake, run, toy):
     assert [row["method"] for row in table] == ["UniMatch", "My_Method"]
     assert table[1]["best_std"] == ""  # of one run
     assert float(table[0]["best_mean"]) == json.loads(printed["json"])["rows"][0]["best"]["mean"]
+    assert [f for f in FORMATS if "scores on the validation split" in printed[f]] == ["text"]
     assert "41.7 ± 0.7" in printed["text"] and "| 41.7 ± 0.7 |" in printed["markdown"]
     assert r"41.7 $\pm$ 0.7" in printed["latex"] and r"My\_Method" in printed["latex"]
     head, rule, *rows = [line for line in printed["markdown"].splitlines() if line[:1] == "|"]

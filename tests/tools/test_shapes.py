@@ -9,6 +9,7 @@ from PIL import Image
 
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.validation import check_files, read_splits
+from tools.make_shapes import __main__ as make_shapes
 from tools.make_shapes.files import generate
 from tools.make_shapes.scenes import CLASSES, IGNORE, PALETTE, render_pair, render_scene
 from util.config.loading import load_config
@@ -141,6 +142,12 @@ def test_the_kind_of_change_follows_from_the_fate_of_the_figures(fate, found):
         assert set(np.unique(changed)) - {0, IGNORE} == ({1} if found else set())
         both = (kinds != IGNORE) & (changed != IGNORE)
         assert ((kinds > 0) == (changed > 0))[both].all()
+
+
+def test_the_command_tells_what_is_in_the_folder(tmp_path, run):
+    argv = ["--root", tmp_path / "a", "--labeled", 2, "--unlabeled", 1, "--val", 1]
+    expected = f"dataset  {tmp_path / 'a'}: 2 labelled, 1 unlabelled, 1 validation images\n"
+    assert run(make_shapes, *argv).output() == expected
 
 
 def test_nothing_is_overwritten(tmp_path):

@@ -50,6 +50,8 @@ def main() -> None:
         kind = "_pairs" * args.pairs + "_simple" * args.simple
         args.root = args.root or Path(f"data/shapes{kind}")
         generate(**vars(args))
+        counts = f"{args.labeled} labelled, {args.unlabeled} unlabelled, {args.val} validation"
+        print(f"dataset  {args.root}: {counts} {'pairs' if args.pairs else 'images'}")
 
 
 if __name__ == "__main__":

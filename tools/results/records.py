@@ -95,7 +95,7 @@ class Start(Record):
     folds: str | None = None
     """Digest of all folds of a cross-validation, one of which this run is."""
     class_weights: str | list[float] | None = None
-    """As in the config of the start; the run's config holds the numbers of a rule such as auto."""
+    """`criterion.class_weights` at the start; the run's config has the numbers of a rule (auto)."""
     python: str = "unknown"
     torch: str = "unknown"
     device: str = "unknown"

@@ -34,7 +34,7 @@ EXPECTED = {
     "dict_type": A_SECTION,
     "model_type": A_SECTION,
 }
-"""What is expected instead of a value of another type, and the fix, by pydantic's type of error."""
+"""Expected kind of value, and the fix, by pydantic's type of error."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -101,8 +101,9 @@ class Criterion(Section):
     thresh: Share = 0.7
     """ohem: a pixel is hard if its true class has at most this probability."""
     min_kept: Positive = 100_000
-    """ohem: keep at least this many pixels **per image**, the hardest ones. With `crop_size`
-    squared or more, ohem keeps all pixels and equals ce."""
+    """ohem: keep at least this many pixels times the number of images in a forward pass, the
+    hardest of all its images. With `crop_size` squared or more, ohem keeps all pixels and equals
+    ce."""
     class_weights: Weights | None = None
     """Weight of each class in the cross-entropy of labelled images: one number per class, or a rule
     based on the class's share of the labelled pixels. `enet` (or `auto`): 1 / ln(1.02 + share)

@@ -106,7 +106,7 @@ class Dataset:
     counts: dict[str, int]
     """Official number of samples of each set."""
     plan: Callable[[dict[Download, Archive]], Plan]
-    """Of the downloads; those that are not there are empty."""
+    """Returns the plan; archives of missing downloads are empty."""
 
 
 def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool) -> None:

@@ -103,5 +103,5 @@ def _choose(found: Survey, named: ClassOptions, args: argparse.Namespace) -> Cla
     except Doubt as doubt:
         print(table(found, doubt.labels))
         print(f"command  {again(doubt.labels)}{' --force' if args.force else ''}")
-        raise with_fix(doubt, "correct the command above and run it") from None
+        raise with_fix(doubt, "run the command above, or correct its --classes first") from None
     return make_classes(found.masks, labels)

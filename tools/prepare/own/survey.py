@@ -34,7 +34,7 @@ class Survey(NamedTuple):
     bands: dict[str, Any]
     """Keys of the data section, see `band_settings`."""
     masks: Masks
-    """Of the samples with a mask, in their order."""
+    """Masks of the samples that have one, in their order."""
 
     @property
     def samples(self) -> list[ImageAndMask]:
