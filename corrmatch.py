@@ -71,49 +71,50 @@ class CorrMatch(TeacherMethod):
 
         features = self.model.features(torch.cat([x, u["weak"]]))
         z, z_fp = self.model.decode(with_dropped_channels(features), size).chunk(2)
-        z_corr, attention = self.correlation(features, z)
-        (z_x, z_w), (zc_x, zc_w), (_, z_fp) = z.chunk(2), z_corr.chunk(2), z_fp.chunk(2)
+        z_corr, correlation = self.correlation(features, z)
+        (z_x, z_w), (z_corr_x, z_corr_w), (_, z_fp) = z.chunk(2), z_corr.chunk(2), z_fp.chunk(2)
 
         features_s = self.model.features(s)
         z_s = self.model.decode(features_s, size)
-        zc_s, _ = self.correlation(features_s, z_s)
+        z_corr_s, _ = self.correlation(features_s, z_s)
 
         z_label = self.label_logits(z_w, u)
         own = pseudo_label(z_label, u["ignore"])
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
-            now = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
+            current = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
             # Share of this micro-batch in the step: the moves of all its parts add up to one.
-            part = len(x) * distributed.world_size() / self.config.batch_size
-            self.tau.lerp_(now, 1 - self.options.thresh_momentum**part)
+            share = len(x) * distributed.world_size() / self.config.batch_size
+            self.tau.lerp_(current, 1 - self.options.thresh_momentum**share)
 
-        propagated = self.propagate(mixed, attention[len(x) :], features[-1].shape[-2:], box)
+        propagated = self.propagate(mixed, correlation[len(x) :], features[-1].shape[-2:], box)
 
         loss_x = self.criterion(z_x, y)
-        loss_xc = self.criterion(zc_x, y)
-        loss_s = self.consistency(z_s, propagated, 1)
-        loss_cs = self.consistency(zc_s, propagated, 1)
-        loss_cw = self.consistency(zc_w, own, self.tau)
-        loss_fp = self.consistency(z_fp, own, self.tau)
+        loss_x_corr = self.criterion(z_corr_x, y)
+        loss_s = self.consistency_loss(z_s, propagated, 1)
+        loss_corr_s = self.consistency_loss(z_corr_s, propagated, 1)
+        loss_corr_w = self.consistency_loss(z_corr_w, own, self.tau)
+        loss_fp = self.consistency_loss(z_fp, own, self.tau)
         p_w, log_s = at_least_float32(z_label).softmax(1), at_least_float32(z_s).log_softmax(1)
         kl = F.kl_div(log_s, p_w, reduction="none").sum(1)
         loss_kl = per_valid_pixel(kl, mixed.above(self.tau), mixed.valid)
-        loss_c = (loss_cs + loss_cw) / 2
+        loss_corr = (loss_corr_s + loss_corr_w) / 2
 
-        supervised = 0.5 * (loss_x + loss_xc)
-        loss = (supervised + 0.25 * (loss_s + loss_kl + loss_fp + loss_c)) / 2
+        supervised = 0.5 * (loss_x + loss_x_corr)
+        loss = (supervised + 0.25 * (loss_s + loss_kl + loss_fp + loss_corr)) / 2
         return loss, {
-            "x": loss_x, "x_corr": loss_xc, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
-            "corr": loss_c, "mask_ratio": mask_ratio(own, self.tau), "threshold": self.tau.clone(),
+            "x": loss_x, "x_corr": loss_x_corr, "s": loss_s, "kl": loss_kl, "fp": loss_fp,
+            "corr": loss_corr, "mask_ratio": mask_ratio(own, self.tau),
+            "threshold": self.tau.clone(),
         }  # fmt: skip
 
     def propagate(
-        self, mixed: PseudoLabel, attention: Tensor, shape: torch.Size, box: Tensor
+        self, mixed: PseudoLabel, correlation: Tensor, shape: torch.Size, box: Tensor
     ) -> PseudoLabel:
         """Propagate labels of the confident pixels through regions (section 3.3), outside the
         CutMix `box` only."""
-        rows = sample_rows(attention, self.options.regions)
-        regions = region_maps(attention, rows, shape, box.shape[-2:])
+        rows = sample_rows(correlation, self.options.regions)
+        regions = region_maps(correlation, rows, shape, box.shape[-2:])
         regions = regions & (mixed.valid & ~box)[:, None]
         confident, classes = mixed.above(self.tau), self.config.num_classes
         label, reliable = propagate_regions(mixed.label, confident, regions, self.tau, classes)
@@ -127,14 +128,14 @@ class CorrMatch(TeacherMethod):
         u, (box,) = batch["unlabeled"], batch["unlabeled"]["box"]
         features = self.model.features(u["weak"])
         z = self.model.decode(features, box.shape[-2:])
-        _, attention = self.correlation(features, z)
+        _, correlation = self.correlation(features, z)
         own = pseudo_label(self.label_logits(z, u), u["ignore"])
         mixed = cutmix(own, label_partner(self.labeler, u), box)
-        propagated = self.propagate(mixed, attention, features[-1].shape[-2:], box)
+        propagated = self.propagate(mixed, correlation, features[-1].shape[-2:], box)
         return {
             **super().panels(batch),
             "label after propagation": Labels(propagated.label, propagated.above(1)),
-            **correlation_panels(u["weak"], attention, features[-1].shape[-2:]),
+            **correlation_panels(u["weak"], correlation, features[-1].shape[-2:]),
         }
 
 

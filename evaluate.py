@@ -154,7 +154,7 @@ def score(args: argparse.Namespace, config: Config, device: "torch.device") -> N
     begin = time.perf_counter()
     scores = evaluate(
         network, batches_of(samples, config, device), config, mode=config.evaluation.mode,
-        device=device, volumes=volumes, watchers=[w for w in (boundary, distances) if w],
+        device=device, volumes=volumes, collectors=[c for c in (boundary, distances) if c],
     )  # fmt: skip
     speed = len(samples) / (time.perf_counter() - begin)
     class_scores_by_title = class_scores(scores.confusion)

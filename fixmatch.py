@@ -32,7 +32,7 @@ class FixMatch(TeacherMethod):
         tau = self.config.conf_thresh
 
         loss_x = self.criterion(z_x, y)
-        loss_s = self.consistency(z_s, cutmix(own, partner, box), tau)
+        loss_s = self.consistency_loss(z_s, cutmix(own, partner, box), tau)
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": mask_ratio(own, tau)}
 

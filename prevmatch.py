@@ -105,7 +105,7 @@ class PrevMatch(UniMatch):
         """Return the loss of labels by previous models, weighted as `prev.confidence` says."""
         mode = self.options.prev.confidence
         if mode == "pixelwise":
-            return self.consistency(logits, prev, self.options.prev.conf_thresh)
+            return self.consistency_loss(logits, prev, self.options.prev.conf_thresh)
         loss = F.cross_entropy(logits, prev.label, reduction="none")
         total = loss.sum() if mode == "pixelavg" else (loss * prev.valid).sum((1, 2))
         valid = prev.valid.sum((1, 2))
@@ -115,9 +115,9 @@ class PrevMatch(UniMatch):
     def after_epoch(self, epoch: int, is_best: bool) -> None:
         self.epoch = epoch + 1
         if is_best and self.epoch >= self.options.base_only_epoch:
-            self.remember(self.labeler.state_dict())
+            self.keep_snapshot(self.labeler.state_dict())
 
-    def remember(self, state: Snapshot) -> None:
+    def keep_snapshot(self, state: Snapshot) -> None:
         device = next(self.model.parameters()).device
         self.previous.append(snapshot(state, device, on_gpu=self.options.prev.store == "gpu"))
 
@@ -128,7 +128,7 @@ class PrevMatch(UniMatch):
         self.epoch = state["epoch"]
         self.previous.clear()
         for previous in state["previous"]:
-            self.remember(previous)
+            self.keep_snapshot(previous)
 
     def panels(self, batch: Batch) -> Panels:
         panels, u = super().panels(batch), batch["unlabeled"]

@@ -68,8 +68,10 @@ class UniMatch(TeacherMethod):
         tau = self.config.conf_thresh
         views = zip(z.s, batch["unlabeled"]["box"], strict=True)
         loss_x = self.criterion(z.x, batch["labeled"]["mask"])
-        loss_s1, loss_s2 = (self.consistency(s, cutmix(own, partner, box), tau) for s, box in views)
-        loss_fp = self.consistency(z.fp, own, tau)
+        loss_s1, loss_s2 = (
+            self.consistency_loss(s, cutmix(own, partner, box), tau) for s, box in views
+        )
+        loss_fp = self.consistency_loss(z.fp, own, tau)
         return loss_x, loss_s1, loss_s2, loss_fp
 
 

@@ -48,7 +48,9 @@ class UniMatchV2(TeacherMethod):
         views = zip(z_s, u["box"], strict=True)
 
         loss_x = self.criterion(z_x, y)
-        loss_s1, loss_s2 = (self.consistency(z, cutmix(own, partner, box), tau) for z, box in views)
+        loss_s1, loss_s2 = (
+            self.consistency_loss(z, cutmix(own, partner, box), tau) for z, box in views
+        )
         loss_s = (loss_s1 + loss_s2) / 2
         loss = (loss_x + loss_s) / 2
         return loss, {"x": loss_x, "s": loss_s, "mask_ratio": mask_ratio(own, tau)}

@@ -61,7 +61,7 @@ class RawView(TypedDict):
     """uint8, or float in [0, 1]: `[B, H, W, C]`."""
     ignore: Tensor
     """True in the padding and where the image has no data: bool `[B, H, W]`."""
-    views: list[dict[str, Tensor]]
+    strong_params: list[dict[str, Tensor]]
     """Parameters of the V strong views, as `draw_strong` (dataset/transforms/strong.py) drew them;
     pairs have two entries for each view, one for each date."""
     boxes: Tensor

@@ -23,7 +23,7 @@ from util.workers import START_METHOD
 DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L; without a mask, 255 where the
 image has no data."""
-PROBED = 64
+PROBED_HEADERS = 64
 """Number of headers from which the memory of a split is estimated."""
 
 
@@ -146,7 +146,7 @@ def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
 
 def _needed(samples: Sequence[Sample], data: Data) -> int:
     """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
-    chosen = evenly_spaced(samples, PROBED)
+    chosen = evenly_spaced(samples, PROBED_HEADERS)
     pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in chosen))
     per_pixel = data.channels * (1 if data.image_range is None else 4) + 1
     return int(1.1 * pixels * per_pixel * len(samples) / max(len(chosen), 1))

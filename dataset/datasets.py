@@ -55,7 +55,7 @@ class TrainingSet(ImageSet):
     Args:
         length: positions in an epoch.
         strong_views: number of strong views.
-        partner: as the config's `cutmix_partner`.
+        cutmix_partner: as in the config.
     """
 
     def __init__(
@@ -66,13 +66,13 @@ class TrainingSet(ImageSet):
         *,
         length: int,
         strong_views: int,
-        partner: str,
+        cutmix_partner: str,
     ):
         self.labeled = labeled
         self.unlabeled = unlabeled
         self.length = length
         self.strong_views = strong_views
-        self.partner = partner
+        self.cutmix_partner = cutmix_partner
         self.crop_size = config.crop_size
         self.seed = config.seed
         self.draw_geometry = weak_geometry(config.data)
@@ -88,7 +88,7 @@ class TrainingSet(ImageSet):
         if self.unlabeled:
             index = orders[UNLABELED][position]
             unlabeled = self.unlabeled_sample(index, UNLABELED, epoch, position)
-            if self.partner in ("other", "self"):
+            if self.cutmix_partner in ("other", "self"):
                 index = orders[PARTNER][position]
                 unlabeled["partner"] = self.unlabeled_sample(index, PARTNER, epoch, position)
             sample["unlabeled"] = unlabeled
@@ -103,7 +103,7 @@ class TrainingSet(ImageSet):
                 stream: epoch_order(count, self.length, self.seed, stream, epoch)
                 for stream, count in counts.items()
             }
-            if self.partner == "self" and self.unlabeled:
+            if self.cutmix_partner == "self" and self.unlabeled:
                 orders[PARTNER] = orders[UNLABELED]
             self._orders = (epoch, orders)
         return self._orders[1]
@@ -126,12 +126,14 @@ class TrainingSet(ImageSet):
         ignore = geometry.padding()
         if nodata_mask is not None:
             ignore |= geometry.mask(nodata_mask) == IGNORE
-        views = [draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)]
+        strong_params = [
+            draw_strong(rng, self.p_grey) for _ in range(self.strong_views * self.dates)
+        ]
         boxes = [draw_box(rng, self.crop_size) for _ in range(self.strong_views)]
         return {
             "image": geometry.image(image),
             "ignore": ignore,
-            "views": views,
+            "strong_params": strong_params,
             "boxes": np.array(boxes, np.int64).reshape(-1, 4),
         }
 

@@ -131,7 +131,7 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     is_lossy = _is_lossy(image, path)
     if image.format != "TIFF":
         return Content(decode(image), bits=bits, is_lossy=is_lossy)
-    nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
+    nodata = image.tag_v2.get(tiff.GDAL_NODATA_TAG)  # type: ignore[attr-defined]
     masks = []
     if has_pages(image):
         orientation = orientation_of(image)
@@ -306,6 +306,6 @@ def _without_alpha(values: np.ndarray, alpha: list[int]) -> Content:
 
 def _oriented(values: np.ndarray, orientation: int) -> np.ndarray:
     """Turn and mirror stored values as their EXIF orientation says."""
-    values = values.swapaxes(0, 1) if orientation in tiff.SIDEWAYS else values
+    values = values.swapaxes(0, 1) if orientation in tiff.SIDEWAYS_ORIENTATIONS else values
     values = values[:, ::-1] if orientation in (2, 3, 6, 7) else values
     return np.ascontiguousarray(values[::-1] if orientation in (3, 4, 7, 8) else values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from dataset.image_files import SUFFIXES
+from dataset.image_files import IMAGE_SUFFIXES
 from dataset.samples import Origin, Sample, Samples, leaves_folder
 from dataset.split_files import (
     Fault,
@@ -21,11 +21,11 @@ from util.errors import UserError, counted, join_first
 from util.log import logger
 from util.paths import find_path, nearest_hint, nfc
 
-COMPANIONS = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
+COMPANION_SUFFIXES = set(".txt .csv .json .xml .yaml .yml .md .db .ini .tfw .msk .ovr .prj".split())
 """Suffixes of files that often accompany images."""
 MADE_BY = "made_by.json"
 """File in every folder that predict.py or tools.autolabel wrote."""
-PREDICTED = {"masks", "overlays", "confidence", "entropy", "probabilities"}
+PREDICTION_FOLDERS = {"masks", "overlays", "confidence", "entropy", "probabilities"}
 """Folders that they write beside it."""
 
 
@@ -98,15 +98,15 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     left_out: dict[str, list[str]] = {}
     outputs: list[str] = []
     for parent, folders, names in walk(folder):
-        predicted = PREDICTED & {*folders} if MADE_BY in names else set()
+        predicted = PREDICTION_FOLDERS & {*folders} if MADE_BY in names else set()
         outputs += [os.path.join(parent, name) for name in sorted(predicted)]
         folders[:] = [f for f in folders if f not in predicted and Path(parent, f) != skip]
         inside = Path(parent).relative_to(folder)
         for path in (str(inside / name) for name in names):
             suffix = os.path.splitext(path)[1].lower()
-            if not (fitting := expression.fullmatch(path)) or suffix in COMPANIONS:
+            if not (fitting := expression.fullmatch(path)) or suffix in COMPANION_SUFFIXES:
                 continue
-            if suffix not in SUFFIXES:
+            if suffix not in IMAGE_SUFFIXES:
                 left_out.setdefault(suffix, []).append(path)
                 continue
             first = found.setdefault(nfc(fitting[1]), path)
@@ -117,7 +117,7 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
                 )
     _warn_of_left_out(folder, left_out, outputs)
     if not found:
-        kind = ", ".join(sorted(SUFFIXES)) if pattern == "*" else f"named {pattern}"
+        kind = ", ".join(sorted(IMAGE_SUFFIXES)) if pattern == "*" else f"named {pattern}"
         raise UserError(f"{folder}: holds no images ({kind})")
     return dict(sorted(found.items()))
 
@@ -131,7 +131,7 @@ def _warn_of_left_out(folder: Path, files: dict[str, list[str]], outputs: list[s
         )
         _warn_once(
             f"{folder}: files are left out by their suffix: {', '.join(kinds)}; expected "
-            f"{', '.join(sorted(SUFFIXES))}. Fix: rename or convert the images among them"
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}. Fix: rename or convert the images among them"
         )
     if outputs:
         _warn_once(

@@ -11,11 +11,11 @@ from typing import IO
 
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from dataset.tiff import SIDEWAYS, TIFF_SUFFIXES, tiff_header
+from dataset.tiff import SIDEWAYS_ORIENTATIONS, TIFF_SUFFIXES, tiff_header
 from util.errors import UserError, reason
 from util.numbers import evenly_spaced
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 PILLOW_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """Formats that Pillow may open; some others run programs."""
 
@@ -26,7 +26,7 @@ MAX_MEGAPIXELS = 179
 """Pillow's own limit; `data.max_megapixels` is another."""
 DECODED_MEGAPIXELS = 200
 """Pixels that all threads of `decoding_threads` decode at once, about."""
-PROBED = 64
+PROBED_HEADERS = 64
 """Headers that it reads."""
 
 
@@ -59,7 +59,7 @@ def _header(path: Path) -> tuple[tuple[int, int], int]:
                 orientation = orientation_of(image)
                 w, h = image.size
                 # The reader of TIFFs applies the orientation.
-                is_turned = orientation in SIDEWAYS and image.format != "TIFF"
+                is_turned = orientation in SIDEWAYS_ORIENTATIONS and image.format != "TIFF"
                 return (h, w) if is_turned else (w, h), orientation
         except UnidentifiedImageError:
             if path.suffix.lower() not in TIFF_SUFFIXES:
@@ -101,7 +101,7 @@ def decoding_threads(files: Sequence[Path]) -> int:
     """Return a number of threads to decode such files, few for large ones: a thread may need 2 GB
     for 100 megapixels. Reads some headers; unreadable files are left out."""
     largest = 1
-    for path in evenly_spaced(files, PROBED):
+    for path in evenly_spaced(files, PROBED_HEADERS):
         with suppress(UserError):
             width, height = image_size(path)
             largest = max(largest, width * height)
@@ -142,7 +142,10 @@ def missing_file_hint(path: Path) -> str:
                 return "; found a link to a missing file, or a folder, of this name"
             if name.lower() == path.name.lower():
                 return f"; found {name} there, upper and lower case differ. Fix: correct the name"
-            if os.path.splitext(name)[0] == path.stem and os.path.splitext(name)[1] in SUFFIXES:
+            if (
+                os.path.splitext(name)[0] == path.stem
+                and os.path.splitext(name)[1] in IMAGE_SUFFIXES
+            ):
                 return f"; found {name} there. Fix: correct the suffix"
     return ""
 
@@ -169,4 +172,7 @@ def is_in_stored_orientation(
     image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> bool:
     """Return whether a mask has the size of its image before its EXIF orientation is applied."""
-    return image_size != mask_size == image_size[::-1] and exif_orientation(image) in SIDEWAYS
+    return (
+        image_size != mask_size == image_size[::-1]
+        and exif_orientation(image) in SIDEWAYS_ORIENTATIONS
+    )

@@ -146,7 +146,7 @@ def training_loader(
         DecodedSamples(reader, unlabeled, masks=False, capacity=cache_sizes.unlabeled),
         length=steps * global_batch,
         strong_views=strong_views,
-        partner=partner,
+        cutmix_partner=partner,
     )
     return _loader(
         dataset,

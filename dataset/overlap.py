@@ -13,7 +13,7 @@ from dataset.split_files import Split, split_identity
 from util.config.data import Data
 from util.errors import UserError, counted
 
-SEEN = {
+USE_IN_TRAINING = {
     "labeled": "whose masks were trained on",
     "val": "which chose the best epoch",
     "unlabeled": "which semi-supervised methods train on",
@@ -109,7 +109,7 @@ def seen_in_training(test: Split, data: Data, pattern: str | None) -> Iterator[s
     with a test split; split files and folders that are missing are left out."""
     location = locator()
     tested = set(map(location, test.samples))
-    for kind, use in SEEN.items():
+    for kind, use in USE_IN_TRAINING.items():
         if source := getattr(data, kind):
             with suppress(UserError):
                 split, _ = scan_samples(source, data, masks=kind != "unlabeled")

@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dataset.image_files import SUFFIXES
+from dataset.image_files import IMAGE_SUFFIXES
 from util.config.data import Pair, PairFolders
 from util.errors import UserError
 
@@ -158,4 +158,4 @@ def volume_of(image: str, pattern: str) -> str:
 
 def mentions_image(line: str) -> bool:
     """Return whether a word of a line has the suffix of an image; else messages do not quote it."""
-    return any(part.lower().endswith(tuple(SUFFIXES)) for part in line.split())
+    return any(part.lower().endswith(tuple(IMAGE_SUFFIXES)) for part in line.split())

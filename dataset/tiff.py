@@ -14,9 +14,9 @@ TIFF_SUFFIXES = {".tif", ".tiff", ".msk"}
 """Suffixes of TIFFs, and of the nodata mask that GDAL writes next to a raster."""
 FLAT_AXES = {"YX": (0, 1), "YXS": (0, 1, 2), "YXC": (0, 1, 2), "SYX": (1, 2, 0), "CYX": (1, 2, 0)}
 """The axes of a TIFF that is an image, as tifffile names them -> height, width, bands."""
-SIDEWAYS = (5, 6, 7, 8)
+SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
-NODATA = 42113
+GDAL_NODATA_TAG = 42113
 """GDAL's tag: the value of pixels without data, as text."""
 MASK_PAGE = 4
 """Bit of the tag NewSubfileType: a page that is the mask of another."""
@@ -68,7 +68,7 @@ def read_tiff(
             raise several(path, count)
         values = _decoded(series, path).transpose(_flat_axes(series, path))
         masks = _mask_pages(file, values.shape[:2], path)
-        nodata = series.keyframe.tags.valueof(NODATA, "")
+        nodata = series.keyframe.tags.valueof(GDAL_NODATA_TAG, "")
         return Stored(values, _alpha(series, path), str(nodata), masks, orientation)
 
 
@@ -160,7 +160,7 @@ def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
 def _size_and_orientation(series: Any, path: Path) -> tuple[tuple[int, int], int]:
     height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
     orientation = int(series.keyframe.tags.valueof("Orientation", 1))
-    return (height, width) if orientation in SIDEWAYS else (width, height), orientation
+    return (height, width) if orientation in SIDEWAYS_ORIENTATIONS else (width, height), orientation
 
 
 def tiff_kind(path: Path) -> tuple[str, int]:

@@ -9,18 +9,22 @@ from util.normalize import normalise, to_unit
 
 
 def make_views(
-    raw: RawBatch, mean: Tensor, std: Tensor, flip: bool = False, rgb: Rgb | None = (0, 1, 2)
+    raw: RawBatch,
+    mean: Tensor,
+    std: Tensor,
+    mirrored_partner: bool = False,
+    rgb: Rgb | None = (0, 1, 2),
 ) -> Batch:
     """Make the batch for the step of a method from raw samples on the device.
 
     Args:
         mean, std: `[C, 1, 1]`.
-        flip: partners from the batch are at the mirrored position, not at the previous one.
+        mirrored_partner: partners from the batch are at the mirrored position, else the previous.
         rgb: the channels that are red, green and blue.
     """
     batch: Batch = {"labeled": labeled_views(raw["labeled"], mean, std)}
     if "unlabeled" in raw:
-        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, flip, rgb)
+        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, mirrored_partner, rgb)
     return batch
 
 
@@ -30,7 +34,7 @@ def labeled_views(raw: RawLabeled, mean: Tensor, std: Tensor) -> Labeled:
 
 
 def unlabeled_views(
-    raw: RawUnlabeled, mean: Tensor, std: Tensor, flip: bool, rgb: Rgb | None
+    raw: RawUnlabeled, mean: Tensor, std: Tensor, mirrored_partner: bool, rgb: Rgb | None
 ) -> Unlabeled:
     """Make weak and strong views; a strong one shows its partner inside the CutMix box."""
     weak = to_unit(raw["image"].permute(0, 3, 1, 2))
@@ -40,26 +44,32 @@ def unlabeled_views(
     }  # fmt: skip
     if "partner" in raw:
         partner = raw["partner"]
-        other = to_unit(partner["image"].permute(0, 3, 1, 2))
-        out["partner"] = {"weak": normalise(other, mean, std), "ignore": partner["ignore"]}
+        partner_weak = to_unit(partner["image"].permute(0, 3, 1, 2))
+        out["partner"] = {"weak": normalise(partner_weak, mean, std), "ignore": partner["ignore"]}
     else:
         index = torch.arange(len(weak), device=weak.device)
         # Of an odd number of images, flipping would make the middle one its own partner.
-        out["partner_index"] = index.flip(0) if flip and len(weak) % 2 == 0 else index.roll(1)
-    dates = len(raw["views"]) // max(len(boxes), 1)
+        is_mirrored = mirrored_partner and len(weak) % 2 == 0
+        out["partner_index"] = index.flip(0) if is_mirrored else index.roll(1)
+    images_per_sample = len(raw["strong_params"]) // max(len(boxes), 1)
     for number, box in enumerate(boxes):
-        drawn = slice(number * dates, (number + 1) * dates)
-        own = strong_dates(weak, raw["views"][drawn], rgb)
+        drawn = slice(number * images_per_sample, (number + 1) * images_per_sample)
+        own = strong_view_per_image(weak, raw["strong_params"][drawn], rgb)
         if "partner" in raw:
-            theirs = strong_dates(other, partner["views"][drawn], rgb)
+            partner_view = strong_view_per_image(partner_weak, partner["strong_params"][drawn], rgb)
         else:
-            theirs = own[out["partner_index"]]
-        out["strong"].append(normalise(torch.where(box[:, None], theirs, own), mean, std))
+            partner_view = own[out["partner_index"]]
+        out["strong"].append(normalise(torch.where(box[:, None], partner_view, own), mean, std))
     return out
 
 
-def strong_dates(x: Tensor, views: list[dict[str, Tensor]], rgb: Rgb | None) -> Tensor:
-    """Make a strong view of images `[B, C, H, W]`, each date with parameters of its own."""
-    dates = x.chunk(len(views), 1)
-    strong = [strong_view(date, view, rgb) for date, view in zip(dates, views, strict=True)]
+def strong_view_per_image(
+    x: Tensor, params_per_image: list[dict[str, Tensor]], rgb: Rgb | None
+) -> Tensor:
+    """Make a strong view of images `[B, C, H, W]`, each image of a pair with its own parameters."""
+    images = x.chunk(len(params_per_image), 1)
+    strong = [
+        strong_view(image, params, rgb)
+        for image, params in zip(images, params_per_image, strict=True)
+    ]
     return torch.cat(strong, 1) if len(strong) > 1 else strong[0]

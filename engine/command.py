@@ -31,7 +31,7 @@ from engine.trainer import RunData, Trainer
 from engine.validation import warn_of_center_crops
 from inference.evaluation import volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
-from model.build import network_of
+from model.build import network_from_config
 from model.checkpoint import shape_of
 from model.files import best_checkpoint, network_in
 from model.network import Network
@@ -128,7 +128,7 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
         device = distributed.choose_device("auto")
         run_dir = RunDir(Path(folder))
         trainer = build_trainer(method_class, config, device, run_dir, "never")
-        return measure(trainer), len(trainer.train), len(trainer.val)
+        return measure(trainer), len(trainer.train_loader), len(trainer.val_loader)
 
 
 def _run_facts(splits: Splits) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def _build_method(
     if config.deterministic:
         be_deterministic()
     init_seed(config.seed)
-    network = network_of(config.model, config.data)
+    network = network_from_config(config.model, config.data)
     network.check_crop(config.crop_size)
     network.check_batch(per_forward * distributed.batchnorm_processes(device))
     if config.model.lock_backbone and config.model.pretrained == "none":

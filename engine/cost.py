@@ -28,14 +28,14 @@ from dataset.loaders import effective_partner, map_tensors
 from engine.method import Method
 from engine.trainer import RunData, Trainer
 from model.acceleration import use_layout
-from model.build import network_of
+from model.build import network_from_config
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, reason
 
 GIB = 2**30
 MEMORY_KINDS = ("weights", "gradients", "optimizer", "activations", "other")
-PREVIOUS = 8
+PREVIOUS_BEST_EPOCHS = 8
 """Epochs, each the best so far, that precede the step: methods keep previous models."""
 
 
@@ -108,7 +108,7 @@ def _step_cost(
     )
     raw = blank_batch(method_class, config, per_forward)
     with torch.device("meta"):
-        network = network_of(config.model, config.data)
+        network = network_from_config(config.model, config.data)
         network.check_crop(config.crop_size)
         network.check_batch(per_forward * processes)
         method = method_class(network, config)
@@ -135,7 +135,7 @@ def late_trainer(method: Method, config: Config) -> Trainer:
     """Return a trainer without data and run directory, as after earlier epochs and steps: methods
     hold previous models, the optimizer its state."""
     nothing = cast(Any, ())
-    data = RunData(train=nothing, val=nothing, volumes=[], identities={})
+    data = RunData(train_loader=nothing, val_loader=nothing, volumes=[], identities={})
     trainer = Trainer(method, config, torch.device("cpu"), run_dir=nothing, data=data)
     have_previous_models(method, config.epochs)
     for group in trainer.optimizer.param_groups:
@@ -148,7 +148,7 @@ def late_trainer(method: Method, config: Config) -> Trainer:
 
 def have_previous_models(method: Method, epochs: int) -> None:
     """Bring a method to the end of `epochs`, the last of which were the best."""
-    for epoch in range(max(0, epochs - PREVIOUS), epochs):
+    for epoch in range(max(0, epochs - PREVIOUS_BEST_EPOCHS), epochs):
         method.after_epoch(epoch, is_best=True)
 
 
@@ -164,7 +164,7 @@ def blank_batch(method_class: type[Method], config: Config, num_images: int) -> 
         [(image, None)] * num_images if method_class.unlabeled else [],
         length=num_images,
         strong_views=method_class.strong_views,
-        partner=effective_partner(config, num_images),
+        cutmix_partner=effective_partner(config, num_images),
     )
     return default_collate([dataset[0, position] for position in range(num_images)])
 

@@ -25,11 +25,11 @@ from util.errors import UserError, counted, duration
 from util.log import logger
 
 HOURS_PER_DAY = 24
-MOST_CALLS = 5
+MAX_TIMED_CALLS = 5
 """Largest number of timed calls of a step, of a validation image, and of their loading."""
-MOST_SECONDS = 5.0
+MAX_TIMED_SECONDS = 5.0
 """Seconds after which no further call is timed."""
-SMALL: dict[str, tuple[dict[str, Any], int]] = {
+SMALL_NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
     "deeplabv3plus": ({"backbone": "resnet18", "channels": 64, "pretrained": "hub"}, 193),
     "pspnet": ({"backbone": "resnet18", "pretrained": "hub"}, 193),
     "dpt": ({"backbone": "vit_small_patch14_dinov2", "pretrained": "hub"}, 196),
@@ -59,18 +59,20 @@ class Measured(NamedTuple):
 
 def measure(trainer: Trainer) -> Measured:
     """Time steps and validation images, each after a first one, and their loading."""
-    train = trainer.train
+    train_loader = trainer.train_loader
     have_previous_models(trainer.method, trainer.config.epochs)
-    raw = next(iter(train))  # data workers fetch ahead during the first step, then wait
+    raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
-    return Measured(loss, step, _seconds_to_load(train), *_validation(trainer), train.num_workers)
+    return Measured(
+        loss, step, _seconds_to_load(train_loader), *_validation(trainer), train_loader.num_workers
+    )
 
 
 def dry_run(trainer: Trainer) -> None:
     """Take a few steps, validate a few images, write nothing, and log what the run would take."""
     method_class, config = type(trainer.method), trainer.config
-    steps, images = len(trainer.train), len(trainer.val)
+    steps, images = len(trainer.train_loader), len(trainer.val_loader)
     logger.info("dry run: estimating GPU memory, then timing a few steps and validation images")
     # First, as it helps where the steps run out of memory.
     log_gpu_needs(method_class, config, steps=config.epochs * steps)
@@ -117,7 +119,7 @@ def smaller_settings(
 ) -> list[str]:
     """Return lines of settings with which a run takes a day at most: fewer epochs; fewer epochs
     with a smaller network and crop, whose steps are estimated by their arithmetic."""
-    model, crop = SMALL.get(config.model.network, ({}, 192))
+    model, crop = SMALL_NETWORKS.get(config.model.network, ({}, 192))
     crop = min(crop, config.crop_size)
     small = config.model_copy(
         update={"model": config.model.model_copy(update=model), "crop_size": crop}
@@ -156,7 +158,7 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     The first image is scored before the last one is timed.
     """
     networks = trainer.method.eval_models().values()
-    images = trainer.val.dataset
+    images = trainer.val_loader.dataset
     mode = trainer.config.evaluation.mode
     last = len(images) - 1  # type: ignore[arg-type]
 
@@ -175,10 +177,10 @@ def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
     return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
 
 
-def _seconds_to_load(train: DataLoader) -> float:
+def _seconds_to_load(train_loader: DataLoader) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
-    dataset, batches = train.dataset, train.batch_sampler
+    dataset, batches = train_loader.dataset, train_loader.batch_sampler
     assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
     assert isinstance(batches, EpochBatches)
     cached_share = dataset.labeled.share_kept
@@ -207,7 +209,7 @@ def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
     """
     seconds: list[float] = []
     while distributed.on_main(
-        lambda: not seconds or (len(seconds) < MOST_CALLS and sum(seconds) < MOST_SECONDS)
+        lambda: not seconds or (len(seconds) < MAX_TIMED_CALLS and sum(seconds) < MAX_TIMED_SECONDS)
     ):
         begin = _now(device)
         call()

@@ -11,14 +11,14 @@ from util.config.schema import Config
 from util.errors import UserError, duration
 
 TITLE = "GPU memory and time, estimated from shapes alone (per process)"
-CARDS = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
+GPU_SIZES_GIB = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}
 """GiB of a GPU, by name; of two sizes the smaller one counts."""
-CONTEXT = 0.75 * GIB
+CUDA_CONTEXT_BYTES = 0.75 * GIB
 """Assumed GPU memory of CUDA and its libraries."""
-SLACK = 1.1
+FRAGMENTATION_FACTOR = 1.1
 """Assumed factor of a step's memory, for fragmentation and workspaces of convolutions."""
 
-RATES = {
+PEAK_TFLOPS = {
     "RTX 3090": {"float32": 35.6, "tf32": 35.6, "16 bits": 71},
     "RTX 4090": {"float32": 82.6, "tf32": 82.6, "16 bits": 165},
     "A100": {"float32": 19.5, "tf32": 156, "16 bits": 312},
@@ -27,14 +27,14 @@ RATES = {
 """TFLOP per second without sparsity, by their makers (16 bits: summed in float32)."""
 UTILISATION = 0.35
 """Assumed share of these rates in training."""
-LEAST_SECONDS = 0.01
+MIN_STEP_SECONDS = 0.01
 """Arithmetic of a step below which loading images and launching kernels dominate its time."""
 
-PROCESS = 2 * GIB
+PROCESS_BYTES = 2 * GIB
 """Assumed host memory of a process with torch and CUDA."""
-WORKER = GIB // 16
+WORKER_BYTES = GIB // 16
 """Assumed host memory of a data worker, without the shared part."""
-PREFETCHED = 2
+PREFETCHED_BATCHES = 2
 """Batches that a data worker prefetches: torch's default."""
 
 
@@ -67,9 +67,9 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
             peaks[fewer] = step_cost(method_class, config, num_images, fewer, world).peak
         except UserError:  # the network's batch norm needs more images
             break
-    loaded = workers * (WORKER + PREFETCHED * cost.batch)
+    loaded = workers * (WORKER_BYTES + PREFETCHED_BATCHES * cost.batch)
     kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # as previous models
-    host = int(PROCESS + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
+    host = int(PROCESS_BYTES + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
     return Needs(cost, largest_batch(peaks), host, cost.checkpoint * (3 + cost.networks))
 
 
@@ -78,10 +78,13 @@ def largest_batch(peaks: Mapping[int, int]) -> dict[str, int | None]:
 
     `peaks`: bytes by number of images.
     """
-    limits = {card: (size * GIB - CONTEXT) / SLACK for card, size in CARDS.items()}
+    limits = {
+        gpu: (size * GIB - CUDA_CONTEXT_BYTES) / FRAGMENTATION_FACTOR
+        for gpu, size in GPU_SIZES_GIB.items()
+    }
     return {
-        card: max((images for images, peak in peaks.items() if peak <= limit), default=None)
-        for card, limit in limits.items()
+        gpu: max((images for images, peak in peaks.items() if peak <= limit), default=None)
+        for gpu, limit in limits.items()
     }
 
 
@@ -90,25 +93,25 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
     # By torch's default, convolutions use TF32, and the matrix products of a ViT do not.
     tf32 = config.model.network != "dpt" if config.tf32 is None else config.tf32
     unit = "16 bits" if config.precision != "float32" else "tf32" if tf32 else "float32"
-    return {card: tflop / (UTILISATION * rates[unit]) for card, rates in RATES.items()}
+    return {gpu: tflop / (UTILISATION * rates[unit]) for gpu, rates in PEAK_TFLOPS.items()}
 
 
 def least_times(tflop: float, config: Config, steps: int) -> dict[str, str]:
     """Return the least time of `steps` by GPU, in words, where a step's arithmetic dominates."""
     seconds = step_seconds(tflop, config).items()
-    return {card: duration(steps * s) for card, s in seconds if s >= LEAST_SECONDS}
+    return {gpu: duration(steps * s) for gpu, s in seconds if s >= MIN_STEP_SECONDS}
 
 
 def fitting_gpus(needs: Needs, wanted: int) -> str:
     """Return the least size of a GPU that holds a step of `wanted` images, the `micro_batch` that
     smaller ones need, and the sizes that are too small."""
-    cards: dict[int | None, list[str]] = {}
-    for card, micro_batch in needs.per_forward.items():
-        cards.setdefault(micro_batch, []).append(card)
-    sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in cards.items()}
+    gpus: dict[int | None, list[str]] = {}
+    for gpu, micro_batch in needs.per_forward.items():
+        gpus.setdefault(micro_batch, []).append(gpu)
+    sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in gpus.items()}
     parts = ["no GPU with this micro_batch"]
     if sizes.pop(wanted, None):
-        parts = [f"every GPU of at least {CARDS[cards[wanted][0]]} GiB"]
+        parts = [f"every GPU of at least {GPU_SIZES_GIB[gpus[wanted][0]]} GiB"]
     too_small = sizes.pop(None, None)
     parts += [f"{sizes[fewer]} with micro_batch {fewer}" for fewer in reversed(sizes)]
     if too_small:

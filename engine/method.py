@@ -9,7 +9,7 @@ from model.network import Network
 from semi.criterion import build_criterion
 from semi.ema import frozen_copy, update_ema
 from semi.panels import Panels, consistency_panels
-from semi.pseudo_labels import build_consistency, eval_no_grad
+from semi.pseudo_labels import build_consistency_loss, eval_no_grad
 from util.config.loading import parse
 from util.config.schema import Config
 from util.config.types import Section, Share
@@ -56,7 +56,7 @@ class Method(nn.Module):
         self.config = config
         self.options: Any = self.read_options(config)
         self.criterion = build_criterion(config.criterion)
-        self.consistency = build_consistency(config.criterion)
+        self.consistency_loss = build_consistency_loss(config.criterion)
 
     @classmethod
     def read_options(cls, config: Config) -> Any:

@@ -25,7 +25,7 @@ LINE_WIDTH = 80
 BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}"
 BAR_LOSSES = 24
 """Characters of a bar that show losses."""
-MOST_BATCHES = 10
+MAX_SAVED_BATCHES = 10
 """Batches with a non-finite loss that a run saves."""
 
 
@@ -83,9 +83,9 @@ class NonfiniteMonitor:
     The optimizer skips a step with a non-finite `grad_norm` on the device. All ranks decide alike.
     """
 
-    def __init__(self, limit: int, run_dir: RunDir, batch_of: Callable[[int], Any]):
-        """`batch_of` loads a step's raw batch again, to save it in the run directory."""
-        self.limit, self.run_dir, self.batch_of = limit, run_dir, batch_of
+    def __init__(self, limit: int, run_dir: RunDir, load_batch: Callable[[int], Any]):
+        """`load_batch` loads a step's raw batch again, to save it in the run directory."""
+        self.limit, self.run_dir, self.load_batch = limit, run_dir, load_batch
         self.in_a_row = 0
         """Non-finite steps in a row, up to the last one checked."""
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -142,15 +142,15 @@ class NonfiniteMonitor:
             )
 
     def _save_batch(self, step: int) -> str:
-        """Save a step's batch, unless `MOST_BATCHES` are saved; return the end of a message."""
-        if len(list(self.run_dir.path.glob("nonfinite_step*.pth"))) >= MOST_BATCHES:
+        """Save a step's batch unless `MAX_SAVED_BATCHES` are saved; return the end of a message."""
+        if len(list(self.run_dir.path.glob("nonfinite_step*.pth"))) >= MAX_SAVED_BATCHES:
             if self._is_full:
                 return ""
             self._is_full = True
-            return f"; {MOST_BATCHES} batches are saved, no more will be"
+            return f"; {MAX_SAVED_BATCHES} batches are saved, no more will be"
         path = self.run_dir.path / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
         try:
-            save_atomically(self.batch_of(step), path)
+            save_atomically(self.load_batch(step), path)
         except (OSError, UserError) as error:
             return f"; its batch could not be saved ({error})"
         return f"; its batch is in {path}"

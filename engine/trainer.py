@@ -37,15 +37,15 @@ from util.normalize import mean_and_std
 from util.precision import autocast
 from util.seed import seed_step
 
-SLOW = 1.0
+SLOW_STEP_SECONDS = 1.0
 """Seconds per step above which all ranks decide after every step whether to stop."""
 
 
 class RunData(NamedTuple):
     """Data of a run, on one process."""
 
-    train: DataLoader
-    val: DataLoader
+    train_loader: DataLoader
+    val_loader: DataLoader
     volumes: list[int]
     """Volume of each validation image."""
     identities: dict[str, Any]
@@ -68,20 +68,20 @@ class Trainer:
     ):
         self.method, self.config = method, config
         self.device, self.run_dir = device, run_dir
-        self.train, self.val, self.volumes, self.identities = data
-        self.wrapped = distributed.wrap(method, device)
+        self.train_loader, self.val_loader, self.volumes, self.identities = data
+        self.ddp_method = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.loss_scale = LossScale(device, config.precision)
-        batch_of = partial(batch_at, self.train)
-        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, batch_of)
+        load_batch = partial(batch_at, self.train_loader)
+        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, load_batch)
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
 
-        self.steps = len(self.train)
+        self.steps_per_epoch = len(self.train_loader)
         """Steps of an epoch."""
         self.epoch = 0
         """Completed epochs, validation included."""
-        self.done = 0
+        self.epoch_steps_done = 0
         """Completed steps of the current epoch."""
         self.means = Means()
         """Running means of the current epoch's scalars."""
@@ -89,19 +89,19 @@ class Trainer:
         """Best score and its epoch, by the name of the network."""
         self.history: list[dict[str, Any]] = []
         """Records of the completed epochs, as in metrics.jsonl."""
-        self.source: Path | None = None
+        self.resumed_from: Path | None = None
         """Checkpoint that the run was resumed from."""
-        self.saved_step, self.saved_time = 0, time.monotonic()
+        self.last_save_epoch_step, self.last_save_time = 0, time.monotonic()
         """Step of the epoch and time of the last checkpoint."""
-        self.decided_step, self.decided_time = 0, time.monotonic()
+        self.last_decision_run_step, self.last_decision_time = 0, time.monotonic()
         """Step of the run and time of the last decision whether to stop."""
         self.is_slow = True
-        """True if the mean step time at that decision exceeded `SLOW`, or is not known yet."""
+        """True if the mean step time then exceeded `SLOW_STEP_SECONDS`, or is not known yet."""
 
     @property
     def steps_done(self) -> int:
         """Completed steps of the run."""
-        return self.epoch * self.steps + self.done
+        return self.epoch * self.steps_per_epoch + self.epoch_steps_done
 
     def fit(self) -> None:
         """Train to the end.
@@ -110,9 +110,9 @@ class Trainer:
         """
         try:
             self.run_dir.open(self.config, self.steps_done)
-            if self.source is not None:
+            if self.resumed_from is not None:
                 # The run may have been killed after the checkpoint, before metrics.jsonl.
-                if self.run_dir.is_latest(self.source):
+                if self.run_dir.is_latest(self.resumed_from):
                     distributed.on_main(partial(self.run_dir.restore, self.state()))
                 else:
                     self.save()  # a restart may come before the next checkpoint
@@ -144,12 +144,14 @@ class Trainer:
 
         `legend`: explain the names of the losses.
         """
-        epochs, steps = self.config.epochs, self.steps
-        progress = Progress(self.run_dir, self.epoch, epochs, steps, self.done, legend)
+        epochs, steps = self.config.epochs, self.steps_per_epoch
+        progress = Progress(self.run_dir, self.epoch, epochs, steps, self.epoch_steps_done, legend)
         is_alone = distributed.world_size() == 1
-        stoppable = stop.interrupting if is_alone else stop.limiting
-        self.decided_step, self.decided_time = self.steps_done, time.monotonic()
-        for raw in stoppable(progress.over(start_loader_at(self.train, self.epoch, self.done))):
+        stoppable = stop.until_signal if is_alone else stop.with_stop_timeout
+        self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
+        for raw in stoppable(
+            progress.over(start_loader_at(self.train_loader, self.epoch, self.epoch_steps_done))
+        ):
             step = self.steps_done
             lr = self._set_lr(step)
             scalars = self.train_step(raw)
@@ -162,7 +164,7 @@ class Trainer:
             # step is slow.
             if is_shown or is_alone or self.is_slow or self._is_save_due_by_steps():
                 self._save_or_stop(stop)
-        if self.done < steps:  # asked to stop while waiting for a batch
+        if self.epoch_steps_done < steps:  # asked to stop while waiting for a batch
             self._save_or_stop(stop)
         record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
@@ -170,7 +172,7 @@ class Trainer:
     def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
         """Take the next step of the run; return its scalars on the device."""
         scalars = self.optimize(raw, self.steps_done)
-        self.done += 1
+        self.epoch_steps_done += 1
         return scalars
 
     def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
@@ -187,9 +189,9 @@ class Trainer:
         with finite_statistics(self.method):
             for number, part in enumerate(parts, start=1):
                 batch = self.views(part)
-                with distributed.no_sync(self.wrapped, last=number == len(parts)):
+                with distributed.no_sync(self.ddp_method, last=number == len(parts)):
                     with autocast(device, config.precision):
-                        loss, scalars = self.wrapped(batch)
+                        loss, scalars = self.ddp_method(batch)
                     self.loss_scale.scale(loss / len(parts)).backward()
                 for name, value in {"loss": loss, **scalars}.items():
                     scalar = torch.as_tensor(value, device=device).detach()
@@ -219,7 +221,7 @@ class Trainer:
         state = self.state()
         self.run_dir.refuse_nonfinite(state)
         self.run_dir.save(state)
-        self.saved_step, self.saved_time = self.done, time.monotonic()
+        self.last_save_epoch_step, self.last_save_time = self.epoch_steps_done, time.monotonic()
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint, see `RunState`."""
@@ -228,14 +230,14 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.loss_scale.state(),
             "epoch": self.epoch,
-            "done": self.done,
+            "done": self.epoch_steps_done,
             "means": self.means.state(),
             "best": self.best,
             "history": self.history,
             "name": type(self.method).__name__,
             "config": self.config.model_dump(mode="json"),
             "images": self.identities,
-            "epoch_length": self.steps,
+            "epoch_length": self.steps_per_epoch,
             "nonfinite": self.monitor.in_a_row,
         }
 
@@ -266,11 +268,12 @@ class Trainer:
         self.best = {name: best.model_dump() for name, best in saved.best.items()}
         self.monitor.in_a_row = saved.nonfinite
         self._keep_epoch_length(saved, source)
-        self.done = min(saved.done, self.steps)  # a shorter epoch_length ends the epoch here
+        # A shorter epoch_length ends the epoch here.
+        self.epoch_steps_done = min(saved.done, self.steps_per_epoch)
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
             self._set_lr(self.steps_done - 1)
-        self.source = source
-        self.saved_step, self.saved_time = self.done, time.monotonic()
+        self.resumed_from = source
+        self.last_save_epoch_step, self.last_save_time = self.epoch_steps_done, time.monotonic()
         if self.epoch < self.config.epochs:
             logger.info("%s: resumed after %s", source, self._position())
         else:
@@ -283,24 +286,24 @@ class Trainer:
         """Keep the number of steps in an epoch where split files changed since the run started, so
         that its steps and learning rates do not jump."""
         is_set = saved.config.get("epoch_length") or self.config.epoch_length
-        if is_set or saved.epoch_length is None or saved.epoch_length == self.steps:
+        if is_set or saved.epoch_length is None or saved.epoch_length == self.steps_per_epoch:
             return
         logger.warning(
             "%s: epochs keep their %s; one pass over the longer split is now %s",
-            source, counted(saved.epoch_length, "step"), counted(self.steps, "step"),
+            source, counted(saved.epoch_length, "step"), counted(self.steps_per_epoch, "step"),
         )  # fmt: skip
-        self.steps = saved.epoch_length
-        set_epoch_length(self.train, self.steps)
+        self.steps_per_epoch = saved.epoch_length
+        set_epoch_length(self.train_loader, self.steps_per_epoch)
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""
         raw = to_device(raw, self.device)
-        flip = self.config.cutmix_partner == "flip"
-        return make_views(raw, self.mean, self.std, flip, self.config.data.rgb_channels)
+        mirrored_partner = self.config.cutmix_partner == "flip"
+        return make_views(raw, self.mean, self.std, mirrored_partner, self.config.data.rgb_channels)
 
     def _set_lr(self, step: int) -> float:
         """Set the learning rates of a step of the run; return the first group's."""
-        steps, power = self.config.epochs * self.steps, self.config.optimizer.power
+        steps, power = self.config.epochs * self.steps_per_epoch, self.config.optimizer.power
         return set_poly_lr(self.optimizer, step, steps, power)
 
     def _end_epoch(self, record: dict[str, Any]) -> None:
@@ -310,7 +313,7 @@ class Trainer:
             best["epoch"] for name, best in self.best.items() if networks.get(name) is labeler
         }
         self.method.after_epoch(self.epoch, is_best=self.epoch + 1 in best_epochs)
-        self.epoch, self.done = self.epoch + 1, 0
+        self.epoch, self.epoch_steps_done = self.epoch + 1, 0
         self.history.append(record)
         self.save()
 
@@ -321,12 +324,13 @@ class Trainer:
         would replace both good ones.
         """
         now = time.monotonic()
-        is_slow = now - self.decided_time > SLOW * (self.steps_done - self.decided_step)
+        steps = self.steps_done - self.last_decision_run_step
+        is_slow = now - self.last_decision_time > SLOW_STEP_SECONDS * steps
         due, stopping, self.is_slow = distributed.any_rank(
-            self._is_save_due(), bool(stop.by), is_slow
+            self._is_save_due(), bool(stop.signal_name), is_slow
         )
-        self.decided_step, self.decided_time = self.steps_done, now
-        if self.done and (due or stopping):
+        self.last_decision_run_step, self.last_decision_time = self.steps_done, now
+        if self.epoch_steps_done and (due or stopping):
             self.monitor.check()
             if stopping or not self.monitor.in_a_row:
                 self.save()
@@ -334,19 +338,22 @@ class Trainer:
             self.run_dir.wait_for_writes()
             is_finished = self.epoch == self.config.epochs
             rest = "the run is finished" if is_finished else "the same command continues the run"
-            logger.info("stopped by %s after %s; %s", stop.by or "a signal", self._position(), rest)
+            logger.info(
+                "stopped by %s after %s; %s", stop.signal_name or "a signal", self._position(), rest
+            )
             raise Interrupted
 
     def _position(self) -> str:
         """Return the completed epochs, and the completed steps of the current one, if any."""
-        return f"epoch {self.epoch}" + (f", step {self.done}" if self.done else "")
+        epoch, step = f"epoch {self.epoch}", f", step {self.epoch_steps_done}"
+        return epoch + step if self.epoch_steps_done else epoch
 
     def _is_save_due(self) -> bool:
         """Return True if the config asks for a checkpoint now, inside the epoch."""
         minutes = self.config.save_minutes
-        by_time = minutes is not None and time.monotonic() - self.saved_time >= 60 * minutes
+        by_time = minutes is not None and time.monotonic() - self.last_save_time >= 60 * minutes
         return by_time or self._is_save_due_by_steps()
 
     def _is_save_due_by_steps(self) -> bool:
         every = self.config.save_every
-        return every is not None and self.done - self.saved_step >= every
+        return every is not None and self.epoch_steps_done - self.last_save_epoch_step >= every

@@ -15,7 +15,7 @@ from util.config.schema import Config
 from util.errors import join_first
 from util.log import logger
 
-COLLAPSED = 3
+COLLAPSE_PATIENCE = 3
 """Validations with IoU 0, or without pseudo-labels, after which a class is reported."""
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
     if text := collapse_warning(config.data.classes, pixels, [*before, record]):
         logger.warning("%s: %s", name, text)
     scalars = {f"val/{key}": value for key, value in values.items()}
-    trainer.run_dir.log_scalars(scalars, epoch * trainer.steps)
+    trainer.run_dir.log_scalars(scalars, epoch * trainer.steps_per_epoch)
     return record
 
 
@@ -84,7 +84,9 @@ def evaluate_network(
     """Score a network on the validation images, or on `batches` of one image each."""
     if batches is None:
         hidden = None if distributed.is_main() else True
-        batches = tqdm(trainer.val, "validation", leave=False, dynamic_ncols=True, disable=hidden)
+        batches = tqdm(
+            trainer.val_loader, "validation", leave=False, dynamic_ncols=True, disable=hidden
+        )
     return evaluate(
         network, batches, trainer.config, mode=mode, device=trainer.device,
         volumes=trainer.volumes, pseudo_labels=pseudo_labels,
@@ -92,8 +94,8 @@ def evaluate_network(
 
 
 def collapse_warning(classes: list[str], pixels: list[int], records: list[dict[str, Any]]) -> str:
-    """Return a warning when classes have had IoU 0, or no pseudo-labels, for exactly `COLLAPSED`
-    validations, so that it is given once; else an empty text.
+    """Return a warning when classes have had IoU 0, or no pseudo-labels, for exactly
+    `COLLAPSE_PATIENCE` validations, so that it is given once; else an empty text.
 
     Args:
         pixels: pixels of each class in the validation masks; absent classes are not reported.
@@ -103,15 +105,17 @@ def collapse_warning(classes: list[str], pixels: list[int], records: list[dict[s
     def has_collapsed(key: str, index: int) -> bool:
         measured = [r.get("pseudo_labels") if key == "class_kept" else r for r in records]
         is_zero = [scores is not None and not scores[key][index] for scores in measured]
-        return all(is_zero[-COLLAPSED:]) and not any(is_zero[-COLLAPSED - 1 : -COLLAPSED])
+        return all(is_zero[-COLLAPSE_PATIENCE:]) and not any(
+            is_zero[-COLLAPSE_PATIENCE - 1 : -COLLAPSE_PATIENCE]
+        )
 
-    if len(records) < COLLAPSED:
+    if len(records) < COLLAPSE_PATIENCE:
         return ""
     parts = []
     for key, title in (("iou", "IoU 0"), ("class_kept", "no pseudo-labels")):
         present = [index for index, number in enumerate(pixels) if number]
         if names := [classes[index] for index in present if has_collapsed(key, index)]:
-            parts.append(f"{title} for {COLLAPSED} validations: {join_first(names, 5)}")
+            parts.append(f"{title} for {COLLAPSE_PATIENCE} validations: {join_first(names, 5)}")
     advice = "What to try: docs/troubleshooting.md#the-iou-of-a-class-stays-0"
     return f"{'; '.join(parts)}. {advice}" if parts else ""
 

@@ -31,13 +31,13 @@ from util.seed import seeded_apart
 if TYPE_CHECKING:
     from engine.trainer import Trainer
 
-SIDE = 256
+PICTURE_SIDE = 256
 """Longer side of every picture in pixels."""
 PICTURES_PER_ROW = 4
-LETTERS = 13  # pixels
-LEFT_OUT: Colour = (200, 200, 200)
+FONT_SIZE = 13  # pixels
+LEFT_OUT_COLOUR: Colour = (200, 200, 200)
 """Colour of labels that are not used, such as pseudo-labels below the threshold."""
-OUTLINE: Colour = (255, 45, 85)
+MARK_COLOUR: Colour = (255, 45, 85)
 
 
 def save_pictures(trainer: "Trainer", scores: dict[str, Any]) -> None:
@@ -84,8 +84,8 @@ def without_side_effects(trainer: "Trainer") -> Iterator[None]:
 
 def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw image, truth and predictions of all networks, for images spread over the split."""
-    assert isinstance(trainer.val.dataset, EvaluationSet)
-    images, data = trainer.val.dataset.images, trainer.config.data
+    assert isinstance(trainer.val_loader.dataset, EvaluationSet)
+    images, data = trainer.val_loader.dataset.images, trainer.config.data
     for index in evenly_spaced(range(len(images)), trainer.config.log.pictures):
         pixels, truth = images[index]
         sheet = Sheet(data)
@@ -99,7 +99,7 @@ def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
 
 def unlabeled_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw the method's panels of the run's first batches, in micro-batches as in training."""
-    raws = (batch_at(trainer.train, step) for step in itertools.count())
+    raws = (batch_at(trainer.train_loader, step) for step in itertools.count())
     parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
         batch = trainer.views(part)
@@ -133,7 +133,9 @@ class Sheet:
         if bounds is not None:
             scale = picture.width / image.width
             x0, y0, x1, y1 = (round(scale * bound) for bound in bounds)
-            ImageDraw.Draw(picture).rectangle((x0, y0, x1 - 1, y1 - 1), outline=OUTLINE, width=2)
+            ImageDraw.Draw(picture).rectangle(
+                (x0, y0, x1 - 1, y1 - 1), outline=MARK_COLOUR, width=2
+            )
         self._add(caption, _marked(picture, marks))
 
     def labels(self, caption: str, mask: np.ndarray, shown: np.ndarray | None = None) -> None:
@@ -141,11 +143,11 @@ class Sheet:
         coloured = colour_mask(mask, self._data).convert("RGB")
         kept = np.ones(mask.shape, bool) if shown is None else shown
         picture = Image.composite(
-            coloured, Image.new("RGB", coloured.size, LEFT_OUT), Image.fromarray(kept)
+            coloured, Image.new("RGB", coloured.size, LEFT_OUT_COLOUR), Image.fromarray(kept)
         )
         self._legend |= {name: colour for colour, name, _ in class_shares(mask[kept], self._data)}
         if not kept.all():
-            self._legend["left out"] = LEFT_OUT
+            self._legend["left out"] = LEFT_OUT_COLOUR
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
     def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None = None) -> None:
@@ -155,16 +157,16 @@ class Sheet:
         self._add(caption, _marked(Image.fromarray(viridis(smooth)), marks), has_scale=True)
 
     def _add(self, caption: str, picture: Image.Image, has_scale: bool = False) -> None:
-        strip = LETTERS + 6
-        cell = Image.new("RGB", (SIDE, picture.height + strip), "white")
+        strip = FONT_SIZE + 6
+        cell = Image.new("RGB", (PICTURE_SIDE, picture.height + strip), "white")
         cell.paste(picture, (0, strip))
-        draw, font = ImageDraw.Draw(cell), ImageFont.load_default(LETTERS)
+        draw, font = ImageDraw.Draw(cell), ImageFont.load_default(FONT_SIZE)
         draw.text((1, 1), caption, "black", font)
         if has_scale:
-            ramp = viridis(np.linspace(0, 1, 50))[None].repeat(LETTERS - 3, axis=0)
-            cell.paste(Image.fromarray(ramp), (SIDE - 64, 4))
-            draw.text((SIDE - 67, 1), "0", "black", font, anchor="ra")
-            draw.text((SIDE - 1, 1), "1", "black", font, anchor="ra")
+            ramp = viridis(np.linspace(0, 1, 50))[None].repeat(FONT_SIZE - 3, axis=0)
+            cell.paste(Image.fromarray(ramp), (PICTURE_SIDE - 64, 4))
+            draw.text((PICTURE_SIDE - 67, 1), "0", "black", font, anchor="ra")
+            draw.text((PICTURE_SIDE - 1, 1), "1", "black", font, anchor="ra")
         self._cells.append(cell)
 
     def image(self, title: str) -> Image.Image:
@@ -227,7 +229,7 @@ def to_numpy(values: Tensor) -> np.ndarray:
 
 
 def _fitted(image: Image.Image, resampling: Image.Resampling) -> Image.Image:
-    scale = SIDE / max(image.size)
+    scale = PICTURE_SIDE / max(image.size)
     width, height = (max(1, round(scale * side)) for side in image.size)
     return image.resize((width, height), resampling)
 
@@ -240,5 +242,5 @@ def _marked(picture: Image.Image, points: np.ndarray | None) -> Image.Image:
     last = np.array(picture.size) - 1
     for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border, too
         around = (x - radius, y - radius, x + radius, y + radius)
-        draw.ellipse(around, fill=OUTLINE, outline="white", width=1)
+        draw.ellipse(around, fill=MARK_COLOUR, outline="white", width=1)
     return picture

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from model.files import PUBLISHED, SUFFIX, find_checkpoint, network_in
+from model.files import PUBLISHED_WEIGHTS, SAFETENSORS_SUFFIX, find_checkpoint, network_in
 from util.cli import add_device, add_settings
 from util.config.data import ImageSources
 from util.config.differences import SCORE_KEYS, differences
@@ -148,8 +148,9 @@ def checkpoint_config(
     """
     path = config or checkpoint.parent / "config.yaml"
     has_card = path.exists() and path.with_name("README.md").exists()
-    is_published = checkpoint.name == PUBLISHED and has_card  # users edit its paths of the data
-    if config is None and checkpoint.suffix == SUFFIX and not is_published:
+    # Users edit the paths of the data in it.
+    is_published = checkpoint.name == PUBLISHED_WEIGHTS and has_card
+    if config is None and checkpoint.suffix == SAFETENSORS_SUFFIX and not is_published:
         from model.checkpoint import load  # which brings PyTorch
 
         if "config" in (content := load(checkpoint)):

@@ -18,16 +18,16 @@ from util import distributed
 from util.config.schema import Config, Evaluation
 from util.config.types import IGNORE
 from util.errors import UserError, counted
-from util.plotting import MANY
+from util.plotting import MAX_READABLE_ROWS
 from util.tables import text_table
 
 Array = TypeVar("Array", Tensor, np.ndarray)
 
-LOWEST = 5
+SHORT_TABLE_CLASSES = 5
 """Classes that a short table of scores shows."""
 
 
-class Watcher(Protocol):
+class ScoreCollector(Protocol):
     """Collector of further scores during an evaluation."""
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
@@ -146,7 +146,7 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
 
 
 class Counts:
-    """Counts of pixels by image and by volume, over the images of this rank; a `Watcher`.
+    """Counts of pixels by image and by volume, over the images of this rank; a `ScoreCollector`.
 
     Args:
         volumes: number of each image's volume, by index.
@@ -192,7 +192,7 @@ def evaluate(
     mode: str,
     device: torch.device,
     volumes: list[int],
-    watchers: Sequence[Watcher] = (),
+    collectors: Sequence[ScoreCollector] = (),
     pseudo_labels: PseudoLabelScores | None = None,
 ) -> Scores:
     """Return the scores of a network over the images of all ranks; its modes are restored.
@@ -202,12 +202,12 @@ def evaluate(
     Args:
         batches: one image each: image `[1, C, H, W]`, mask uint8 `[1, H, W]`, index `[1]`.
         volumes: number of each image's volume, by index.
-        watchers: collect further scores from the predictions of this rank.
+        collectors: collect further scores from the predictions of this rank.
         pseudo_labels: collects the quality of pseudo-labels.
     """
     predictor = Predictor(network, config, device, mode)
     counts = Counts(volumes, config.num_classes, device)
-    all_watchers: Sequence[Watcher] = (counts, *watchers)
+    all_collectors: Sequence[ScoreCollector] = (counts, *collectors)
     with eval_mode(network):
         for batch in batches:
             image = batch["image"].to(device, non_blocking=True)
@@ -217,8 +217,8 @@ def evaluate(
             probabilities = predictor.predict_batch(image)
             counts.failed += has_nan(probabilities)
             predicted = probabilities.argmax(1)[0]
-            for watcher in all_watchers:
-                watcher.add(int(batch["index"]), predicted, target[0])
+            for collector in all_collectors:
+                collector.add(int(batch["index"]), predicted, target[0])
             if pseudo_labels is not None:
                 pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
     return counts.reduce(config)
@@ -268,7 +268,7 @@ def score_table(
     """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
     as text; with `more`, also a 95 % interval of each IoU.
 
-    `is_short`: of more than `MANY` classes, show the present ones with the lowest IoU.
+    `is_short`: of more than `MAX_READABLE_ROWS` classes, show the present ones with the lowest IoU.
     """
     columns = scores.by_class | dict(more or {})
     intervals = scores.intervals
@@ -276,9 +276,9 @@ def score_table(
     heads = ["95 % interval"] if class_intervals else []
     rows = [["", *columns, *heads]] if len(columns) > 1 else []
     shown: Sequence[int] = range(len(classes))
-    if is_short and len(classes) > MANY:
+    if is_short and len(classes) > MAX_READABLE_ROWS:
         present = (~scores.absent).nonzero().flatten()
-        shown = present[scores.iou[present].argsort(stable=True)[:LOWEST]].tolist()
+        shown = present[scores.iou[present].argsort(stable=True)[:SHORT_TABLE_CLASSES]].tolist()
     for index in shown:
         cells = [f"{100 * values[index]:6.2f}" for values in columns.values()]
         if class_intervals:

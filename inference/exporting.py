@@ -15,13 +15,13 @@ from torch import Tensor
 from dataset.folders import read_samples
 from dataset.reader import read_dates
 from inference.predictor import Predictor, mode_for_size
-from model.build import network_of
+from model.build import network_from_config
 from model.checkpoint import load_weights
 from model.deploy import (
     NORMALISATION,
     RESIZING,
     Deployed,
-    Runner,
+    ExportedFunction,
     from_onnx,
     from_torchscript,
     metadata,
@@ -65,9 +65,9 @@ def export(args: argparse.Namespace, config: Config) -> None:
     inside = {NORMALISATION, RESIZING} - set(args.outside)
     deployed = Deployed(network, config, inside).eval()
     content = exported_content(args, config, deployed)
-    views = [*views_of(images, args.size)]
+    batches = [*batches_to_compare(images, args.size)]
     exported = function_of(args.format, config, content)
-    if not compare_masks(deployed, exported, views, plain, args.size is not None):
+    if not compare_masks(deployed, exported, batches, plain, args.size is not None):
         hint = "" if args.size else ". Fix: --size H W exports for one fixed size"
         print_error(f"error: the export differs from predict.py: {args.out} was not written{hint}")
         sys.exit(1)
@@ -89,15 +89,15 @@ def read_images(args: argparse.Namespace, config: Config) -> list[ComparedImages
     else:
         samples = read_samples(data.val, data, masks=True).samples[:VALIDATION_IMAGES]
         files = [sample.image_files for sample in samples]
-    views = []
+    batches = []
     for sample_files in files:
         pixels, void = read_dates(sample_files, data)
         image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
         known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
         if void is not None:
             known = torch.from_numpy(~void)[None]
-        views.append(ComparedImages(image, known))
-    with_data = [view for view in views if view.known.any()]
+        batches.append(ComparedImages(image, known))
+    with_data = [batch for batch in batches if batch.known.any()]
     if not with_data:
         raise UserError(f"{files[0][0]}: no pixel has data; name other images with --images")
     return with_data
@@ -125,18 +125,18 @@ def exported_content(args: argparse.Namespace, config: Config, deployed: Deploye
         raise UserError(f"--format {args.format}: {problem}") from None
 
 
-def function_of(format: str, config: Config, content: bytes) -> Runner:
+def function_of(format: str, config: Config, content: bytes) -> ExportedFunction:
     """Return an exported file as a function; for safetensors, a new network with the weights."""
     if format == "onnx":
         return from_onnx(content)
     if format == "torchscript":
         return from_torchscript(content)
-    network = network_of(config.model, config.data)
+    network = network_from_config(config.model, config.data)
     load_weights(network, safetensors.torch.load(content), "the exported weights")
     return Deployed(network.eval(), config, {NORMALISATION, RESIZING}).eval()
 
 
-def views_of(
+def batches_to_compare(
     images: Sequence[ComparedImages], size: Sequence[int] | None
 ) -> Iterator[ComparedImages]:
     """Yield the images, and two parts of the first image as a batch of another size; with `size`,
@@ -156,9 +156,9 @@ def views_of(
 class ExportedNetwork:
     """An exported function that replaces the network of a `Predictor`."""
 
-    function: Runner
+    function: ExportedFunction
     size_multiple: int
-    least_side: int = 1
+    min_side: int = 1
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -167,8 +167,8 @@ class ExportedNetwork:
 @torch.no_grad()
 def compare_masks(
     deployed: Deployed,
-    exported: Runner,
-    views: Sequence[ComparedImages],
+    exported: ExportedFunction,
+    batches: Sequence[ComparedImages],
     config: Config,
     fixed: bool,
 ) -> bool:
@@ -179,19 +179,19 @@ def compare_masks(
         exported: the exported function.
         fixed: the function takes images of one size only.
     """
-    network = ExportedNetwork(exported, deployed.size_multiple, deployed.network.least_side)
+    network = ExportedNetwork(exported, deployed.size_multiple, deployed.network.min_side)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
-    for view, known in views:
-        mode = mode_of(view, config, fixed)
+    for batch, known in batches:
+        mode = mode_of(batch, config, fixed)
         original = Predictor(deployed.network, config, CPU, mode)
-        expected = original.predict_normalised(normalise(view, mean, std))
+        expected = original.predict_normalised(normalise(batch, mean, std))
         mode = "original" if deployed.square_side else mode  # the export resizes by itself
         try:
             predictor = Predictor(network, config, CPU, mode)
-            found = predictor.predict_normalised(deployed.from_unit(view))
+            found = predictor.predict_normalised(deployed.from_unit(batch))
         except Exception as error:  # any class, depending on the library
-            size = "x".join(map(str, view.shape))
+            size = "x".join(map(str, batch.shape))
             print(f"the exported network fails on images {size}: {reason(error)}")
             return False
         if not found.isfinite().all():
@@ -202,15 +202,15 @@ def compare_masks(
         shares = same.sum((1, 2)) / known.sum((1, 2))  # NaN for a part without data
         agreement = min(agreement, *shares.nan_to_num(1).tolist())
     print(
-        f"{len(views)} predictions compared: largest difference of probabilities {difference:.2g}, "
-        f"masks agree on at least {100 * agreement:.3f} % of the pixels"
+        f"{len(batches)} predictions compared: largest difference of probabilities "
+        f"{difference:.2g}, masks agree on at least {100 * agreement:.3f} % of the pixels"
     )
     return agreement >= AGREEMENT
 
 
-def mode_of(view: Tensor, config: Config, fixed: bool) -> str:
+def mode_of(batch: Tensor, config: Config, fixed: bool) -> str:
     """Return the prediction mode of predict.py, but no sliding windows for a batch, nor for an
     export of one fixed size."""
-    height, width = view.shape[-2:]
+    height, width = batch.shape[-2:]
     mode = mode_for_size(config, (width, height))
-    return "original" if mode == "sliding_window" and (fixed or len(view) > 1) else mode
+    return "original" if mode == "sliding_window" and (fixed or len(batch) > 1) else mode

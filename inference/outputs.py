@@ -23,7 +23,7 @@ from util.config.data import Data
 from util.io import make_folder, write_atomically
 
 CONFIDENCES = {"confidence": confidence, "entropy": entropy}
-UNSURE = {"confidence": 0, "entropy": 255}
+VALUES_WITHOUT_DATA = {"confidence": 0, "entropy": 255}
 """Values of pixels without data in the confidence and entropy images."""
 
 
@@ -115,7 +115,7 @@ def confidence_bytes(probabilities: Tensor, kind: str, void: np.ndarray | None) 
     """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `void` as in `save`."""
     shade = (255 * CONFIDENCES[kind](probabilities)).round().byte().cpu().numpy()
     if void is not None:
-        shade[void] = UNSURE[kind]
+        shade[void] = VALUES_WITHOUT_DATA[kind]
     return shade
 
 

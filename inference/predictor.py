@@ -191,9 +191,9 @@ def probabilities_of(network: LogitFunction, image: Tensor) -> Tensor:
 
 def logits_of(network: LogitFunction, image: Tensor) -> Tensor:
     """Return logits at the image's own size; the network sees the image with sides rounded to its
-    `size_multiple`, and none shorter than its `least_side`."""
+    `size_multiple`, and none shorter than its `min_side`."""
     multiple = getattr(network, "size_multiple", 1)
-    least = getattr(network, "least_side", 1)
+    least = getattr(network, "min_side", 1)
     h, w = image.shape[-2:]
     fit = [max(multiple, least, int(side / multiple + 0.5) * multiple) for side in (h, w)]
     if fit == [h, w]:

@@ -131,5 +131,5 @@ def _void_of(image: Image.Image) -> np.ndarray | None:
     if image.format != "TIFF":
         return None
     masks = [np.asarray(image.getchannel("A"))] if "A" in image.getbands() else []
-    nodata = image.tag_v2.get(tiff.NODATA)  # type: ignore[attr-defined]
+    nodata = image.tag_v2.get(tiff.GDAL_NODATA_TAG)  # type: ignore[attr-defined]
     return tiff.without_data(np.asarray(image), nodata, masks)

@@ -17,7 +17,7 @@ from util.tables import text_table
 
 
 class VolumeDistances:
-    """Surface distances of volumes, a `Watcher` of `inference.evaluation.evaluate`.
+    """Surface distances of volumes, a `ScoreCollector` of `inference.evaluation.evaluate`.
 
     Args:
         images: path of each image; slices are stacked in the order of their paths, with numbers

@@ -14,11 +14,11 @@ from torch import Tensor
 from util import distributed
 from util.config.types import IGNORE
 
-BINS = 15
+CONFIDENCE_BINS = 15
 """Bins of equal width in [0, 1], as by Guo et al."""
-ONE = 2**20
-"""Confidences are summed as integers, in units of 1 / ONE: the sum is the same in any order and for
-any number of processes."""
+FIXED_POINT_ONE = 2**20
+"""Confidences are summed as integers, in units of 1 / FIXED_POINT_ONE: the sum is the same in any
+order and for any number of processes."""
 
 
 class PseudoLabelScores:
@@ -29,30 +29,30 @@ class PseudoLabelScores:
 
     def __init__(self, classes: int, threshold: float | Tensor, device: torch.device):
         self.classes, self.threshold = classes, threshold
-        self._counts = torch.zeros(classes * BINS * 4, dtype=torch.int64, device=device)
+        self._counts = torch.zeros(classes * CONFIDENCE_BINS * 4, dtype=torch.int64, device=device)
         """Pixels by class, bin, above the threshold (0, 1) and correct (0, 1), flattened."""
-        self._sums = torch.zeros(BINS, dtype=torch.int64, device=device)
+        self._sums = torch.zeros(CONFIDENCE_BINS, dtype=torch.int64, device=device)
         """Sums of confidences, by bin."""
 
     def add(self, predicted: Tensor, confidence: Tensor, target: Tensor) -> None:
         """Count an image: classes, their probabilities and the mask, `[H, W]` each."""
         confidence = confidence.nan_to_num(0)  # NaN has no bin; the evaluation reports it
         labelled = (target != IGNORE).long()
-        bin_index = (confidence * BINS).long().clamp(max=BINS - 1)
+        bin_index = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
         above = (confidence >= self.threshold).long()
         right = (predicted == target).long()
-        index = ((predicted.long() * BINS + bin_index) * 2 + above) * 2 + right
+        index = ((predicted.long() * CONFIDENCE_BINS + bin_index) * 2 + above) * 2 + right
         self._counts.scatter_add_(0, index.flatten(), labelled.flatten())
-        units = (confidence * ONE).round().long() * labelled
+        units = (confidence * FIXED_POINT_ONE).round().long() * labelled
         self._sums.scatter_add_(0, bin_index.flatten(), units.flatten())
 
     def summary(self) -> dict[str, Any]:
         """Return plain numbers over all processes, in percent; None: a share of no pixels."""
         totals = distributed.all_reduce(torch.cat([self._counts, self._sums])).cpu()
-        counts = totals[:-BINS].view(self.classes, BINS, 2, 2).double()
+        counts = totals[:-CONFIDENCE_BINS].view(self.classes, CONFIDENCE_BINS, 2, 2).double()
         class_counts, bin_counts = counts.sum(1), counts.sum((0, 2))
         above, pixels = class_counts[:, 1], bin_counts.sum(1)
-        confidence = totals[-BINS:] / ONE / pixels
+        confidence = totals[-CONFIDENCE_BINS:] / FIXED_POINT_ONE / pixels
         accuracy = bin_counts[:, 1] / pixels
         gap = (pixels * (accuracy - confidence).abs()).nansum() / pixels.sum()
         return {

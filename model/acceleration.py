@@ -13,7 +13,7 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.precision import precision_on
 
-GRAPHS = 64
+MAX_COMPILED_GRAPHS = 64
 """Graphs that `torch.compile` may keep."""
 
 
@@ -57,7 +57,7 @@ def compile_parts(method: nn.Module) -> None:
     """
     # torch counts the graphs of all parts together (training, validation, image sizes): with its
     # limit of 8, some parts would run uncompiled.
-    torch._dynamo.config.cache_size_limit = GRAPHS
+    torch._dynamo.config.cache_size_limit = MAX_COMPILED_GRAPHS
     for network in method.children():
         # DPT calls the blocks of its ViT, not the ViT.
         blocks = network.backbone.blocks if isinstance(network, DPT) else ()

@@ -23,16 +23,16 @@ from util.config.data import Data
 from util.config.schema import Config, Model
 from util.errors import UserError, reason
 
-OWN = {xception.NAME: xception.Xception65}
+CNNS_NOT_IN_TIMM = {xception.NAME: xception.Xception65}
 """CNNs that timm does not have, by name. Each takes output stride and channels, and returns a
 shallow (stride 4) and a deep feature map; `channels`: of both."""
 # Errors of timm for a model that cannot take the requested form.
-_UNFIT = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+_TIMM_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 # Sides to try for the least one that a backbone takes.
-_SIDES = (1, 2, 4, 8, 16, 32, 64)
+_SIDES_TO_TRY = (1, 2, 4, 8, 16, 32, 64)
 
 
-def network_of(model_config: Model, data: Data) -> Network:
+def network_from_config(model_config: Model, data: Data) -> Network:
     """Return the network of a config for the classes and images of its dataset."""
     return build_network(model_config, len(data.classes), data.num_bands, data.dates)
 
@@ -40,7 +40,7 @@ def network_of(model_config: Model, data: Data) -> Network:
 def another_network(first: Network, config: Config) -> Network:
     """Return a further network of the config for a method: random weights of its own, but the
     pretrained backbone of `first`."""
-    network = network_of(config.model, config.data)
+    network = network_from_config(config.model, config.data)
     if config.model.pretrained != "none":
         network.backbone.load_state_dict(first.backbone.state_dict())
     return network
@@ -95,14 +95,14 @@ def _unet(model_config: Model, num_classes: int, in_channels: int) -> Network:
 
 
 def is_backbone(name: str) -> bool:
-    """Return whether timm, or `OWN`, has a model of this name."""
-    return name in OWN or timm.is_model(name)
+    """Return whether timm, or `CNNS_NOT_IN_TIMM`, has a model of this name."""
+    return name in CNNS_NOT_IN_TIMM or timm.is_model(name)
 
 
 def check_name(name: str) -> None:
-    """Raise `UserError` unless timm, or `OWN`, has a model of this name."""
+    """Raise `UserError` unless timm, or `CNNS_NOT_IN_TIMM`, has a model of this name."""
     if not is_backbone(name):
-        similar = difflib.get_close_matches(name, [*timm.list_models(), *OWN], n=3)
+        similar = difflib.get_close_matches(name, [*timm.list_models(), *CNNS_NOT_IN_TIMM], n=3)
         hint = f"; similar: {', '.join(similar)}" if similar else ""
         raise UserError(f"model.backbone: timm has no '{name}'{hint}")
 
@@ -121,7 +121,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
         )
         if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
             raise ValueError("its blocks differ in width or stride")
-    except _UNFIT as error:
+    except _TIMM_ERRORS as error:
         raise UserError(
             f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
             "which model.network dpt needs. Fix: use a ViT of timm such as vit_small_patch14_dinov2"
@@ -137,14 +137,14 @@ def build_cnn(
 
     The CNN returns features at stride 4 (if `shallow`) and at the output stride.
     """
-    if name in OWN:
-        return OWN[name](stride, in_channels), OWN[name].channels, 1
+    if name in CNNS_NOT_IN_TIMM:
+        return CNNS_NOT_IN_TIMM[name](stride, in_channels), CNNS_NOT_IN_TIMM[name].channels, 1
     check_name(name)
     try:
         facts = _probe(name, stride, shallow)
         backbone = _feature_maps(name, stride, out_indices=facts.indices, in_chans=in_channels)
-        backbone.least_side = facts.least_side
-    except _UNFIT as error:
+        backbone.min_side = facts.min_side
+    except _TIMM_ERRORS as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
             f"({reason(error)}). Fix: use a CNN of timm such as resnet50s; a ViT needs "
@@ -164,7 +164,7 @@ class BackboneFacts(NamedTuple):
     """Indices of the feature maps that the network uses."""
     size_multiple: int
     """Number that must divide the sides of an image."""
-    least_side: int
+    min_side: int
     unused_parameters: list[str]
     """Names of parameters without a gradient."""
 
@@ -177,7 +177,7 @@ def _probe(name: str, stride: int, shallow: bool) -> BackboneFacts:
         multiple = _size_multiple(probe)
         strides = probe.feature_info.reduction()
         indices = ([strides.index(4)] if shallow else []) + [len(strides) - 1]
-        fitting = (s for s in _SIDES if s % multiple == 0 and _takes(probe, s, s))
+        fitting = (s for s in _SIDES_TO_TRY if s % multiple == 0 and _takes_size(probe, s, s))
         least = next(fitting, 64 + multiple)  # a side that `_size_multiple` has tried
         unused = _unused_parameters(probe, indices, multiple)
         return BackboneFacts(indices, multiple, least, unused)
@@ -205,10 +205,10 @@ def _with_own_strides(create: Callable[..., Any]) -> Any:
 
 
 @torch.no_grad()
-def _takes(backbone: nn.Module, height: int, width: int) -> bool:
+def _takes_size(backbone: nn.Module, height: int, width: int) -> bool:
     try:
         backbone(torch.zeros(1, 3, height, width))
-    except _UNFIT:
+    except _TIMM_ERRORS:
         return False
     return True
 
@@ -219,7 +219,7 @@ def _size_multiple(backbone: nn.Module) -> int:
     Raises `ValueError` for a backbone that does not take images of any size.
     """
     for multiple in (1, 4, 32):
-        if _takes(backbone, 96 + multiple, 64 + multiple):
+        if _takes_size(backbone, 96 + multiple, 64 + multiple):
             return multiple
     raise ValueError("it does not take images of any size")
 

@@ -16,13 +16,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from model.files import SUFFIX
+from model.files import SAFETENSORS_SUFFIX
 from util.errors import UserError, join_first, reason
 from util.io import replacing, write_atomically
 
-COMPILED = "_orig_mod."
+COMPILED_PREFIX = "_orig_mod."
 """Part of parameter names of a module that torch.compile wrapped."""
-MAX_PARTS = 10**7
+MAX_VALUES = 10**7
 """Most values in a checkpoint: a small file of nested lists can unfold to any number, and the
 history of a thousand epochs with a hundred classes has fewer than a million."""
 
@@ -103,7 +103,7 @@ def _tensors(state: Any, name: str, seen: set[int]) -> Iterator[tuple[str, Tenso
             yield from _tensors(value, f"{name}.{key}" if name else str(key), seen)
 
 
-def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
+def _count_values(state: Any, counts: dict[int, int | None]) -> int:
     """Count the values in nested dicts and lists, repeated ones each time, as a copy would hold
     them.
 
@@ -116,7 +116,7 @@ def _count_parts(state: Any, counts: dict[int, int | None]) -> int:
     if id(state) not in counts:
         counts[id(state)] = None
         values = state.values() if isinstance(state, Mapping) else state
-        counts[id(state)] = 1 + sum(_count_parts(value, counts) for value in values)
+        counts[id(state)] = 1 + sum(_count_values(value, counts) for value in values)
     count = counts[id(state)]
     if count is None:
         raise ValueError("a list or mapping in it holds itself")
@@ -131,8 +131,8 @@ def load(path: Path) -> Any:
     """
     state = _load(path)
     try:
-        if _count_parts(state, {}) > MAX_PARTS:
-            raise ValueError(f"it would unfold to more than {MAX_PARTS} values")
+        if _count_values(state, {}) > MAX_VALUES:
+            raise ValueError(f"it would unfold to more than {MAX_VALUES} values")
         nonfinite = nonfinite_tensors(state)
     except Exception as error:  # of torch, on odd tensors
         raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
@@ -146,7 +146,7 @@ def load(path: Path) -> Any:
 
 def _load(path: Path) -> Any:
     try:
-        if path.suffix == SUFFIX:
+        if path.suffix == SAFETENSORS_SUFFIX:
             return _load_safetensors(path)
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:  # torch does not check the checksums
@@ -174,7 +174,7 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
     """
     hint = _networks_hint(state)
     if isinstance(state, Mapping) and isinstance(state.get("method"), Mapping):
-        whole = {str(k).replace(COMPILED, ""): v for k, v in state["method"].items()}
+        whole = {str(k).replace(COMPILED_PREFIX, ""): v for k, v in state["method"].items()}
         state = {
             k.removeprefix(which + "."): v for k, v in whole.items() if k.startswith(which + ".")
         }
@@ -186,7 +186,7 @@ def network_state(state: Any, path: Path, which: str = "model") -> dict[str, Ten
         raise UserError(
             f"{path}: expected names and tensors under '{which}', found other values{hint}"
         )
-    return {k.replace(COMPILED, "").removeprefix("module."): v for k, v in state.items()}
+    return {k.replace(COMPILED_PREFIX, "").removeprefix("module."): v for k, v in state.items()}
 
 
 def _networks_hint(state: Any) -> str:

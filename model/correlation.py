@@ -47,7 +47,7 @@ class CorrelationHead(nn.Module):
         # bfloat16 is too coarse for correlations: CorrMatch lost two to nine points of mIoU on the
         # generated shapes.
         with torch.autocast(x.device.type, enabled=False):
-            attention = self.corr(at_least_float32(x))
+            correlation = self.corr(at_least_float32(x))
             values = upsample(at_least_float32(logits.detach()), (h, w))
-            propagated = (values.flatten(2) @ attention).unflatten(2, (h, w))
-            return upsample(propagated, size), attention
+            propagated = (values.flatten(2) @ correlation).unflatten(2, (h, w))
+            return upsample(propagated, size), correlation

@@ -19,7 +19,7 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.normalize import mean_and_std, normalise
 
-Runner = Callable[[Tensor], Tensor]
+ExportedFunction = Callable[[Tensor], Tensor]
 NORMALISATION, RESIZING = "normalisation", "resizing"
 NODATA_NOTE = (
     "pixels without data are not detected: set them to the lower bound of image_range (before "
@@ -81,7 +81,7 @@ class Deployed(nn.Module):
 
     def logits_at_own_size(self, x: Tensor) -> Tensor:
         """Compute `inference.predictor.logits_of` with operations that exporters can trace. Image
-        sides must be at least half of `resize_multiple` and at least the network's `least_side`."""
+        sides must be at least half of `resize_multiple` and at least the network's `min_side`."""
         unit = self.resize_multiple
         if unit == 1:
             return self.network(x)
@@ -121,7 +121,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
         "square": outside if RESIZING not in deployed.inside else None,
         "multiple_of": deployed.size_multiple,
-        "least_side": deployed.network.least_side,
+        "least_side": deployed.network.min_side,
         "config": portable(config).model_dump(mode="json"),
     }
     return {name: json.dumps(value) for name, value in facts.items()}
@@ -159,7 +159,7 @@ def to_onnx(deployed: Deployed, example: Tensor, fixed: bool, facts: dict[str, s
     return model.SerializeToString()
 
 
-def from_onnx(content: bytes) -> Runner:
+def from_onnx(content: bytes) -> ExportedFunction:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
@@ -188,7 +188,7 @@ def _without_source_paths(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def from_torchscript(content: bytes) -> Runner:
+def from_torchscript(content: bytes) -> ExportedFunction:
     with _quiet():
         return torch.jit.load(io.BytesIO(content), map_location="cpu")
 

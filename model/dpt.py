@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from model.network import Features, Network, upsample
 from util.errors import UserError
 
-WIDTHS = {
+DECODER_WIDTHS = {
     384: ((48, 96, 192, 384), 64),
     768: ((96, 192, 384, 768), 128),
     1024: ((256, 512, 1024, 1024), 256),
@@ -69,7 +69,9 @@ class Decoder(nn.Module):
     def __init__(self, inputs: int, num_classes: int):
         super().__init__()
         # Widths for the widest published encoder that is not wider than this one, or the smallest.
-        widths, channels = WIDTHS[max((w for w in WIDTHS if w <= inputs), default=min(WIDTHS))]
+        widths, channels = DECODER_WIDTHS[
+            max((w for w in DECODER_WIDTHS if w <= inputs), default=min(DECODER_WIDTHS))
+        ]
         self.projects = nn.ModuleList(nn.Conv2d(inputs, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(
             [

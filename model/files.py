@@ -4,15 +4,15 @@ import os
 import re
 from pathlib import Path
 
-from model.hub import HUB, hub_folder
+from model.hub import HUB_PREFIX, hub_folder
 from util.config.schema import Model
 from util.errors import UserError
 from util.paths import find_path, nearest_hint
 
-SUFFIX = ".safetensors"
-PUBLISHED = f"model{SUFFIX}"
+SAFETENSORS_SUFFIX = ".safetensors"
+PUBLISHED_WEIGHTS = f"model{SAFETENSORS_SUFFIX}"
 """Weights in a folder that `tools.publish` wrote."""
-PRETRAINED = Path("pretrained")
+PRETRAINED_FOLDER = Path("pretrained")
 
 
 def best_checkpoint(run: Path, name: str) -> Path:
@@ -36,20 +36,20 @@ def find_checkpoint(given: Path, which: str | None, option: str = "--checkpoint"
     cannot be reached.
     """
     folder = given
-    if str(given).startswith(HUB):
+    if str(given).startswith(HUB_PREFIX):
         folder = hub_folder(str(given), option)
     if not os.path.exists(folder):  # False too for an impossible path
         raise UserError(f"{option} {given}: no such checkpoint or run{nearest_hint(given)}")
     if not folder.is_dir():
         return folder
-    candidates = [best_checkpoint(folder, which or "model"), folder / PUBLISHED]
+    candidates = [best_checkpoint(folder, which or "model"), folder / PUBLISHED_WEIGHTS]
     existing = [path for path in candidates if path.exists()]
     if not existing:
         others = sorted(path.name for path in folder.glob("*.pth"))
         contents = f"; it has {', '.join(others)}" if others else ""
         raise UserError(
-            f"{option} {given}: found neither {candidates[0].name} of a run nor {PUBLISHED} of a "
-            f"published folder{contents}. Fix: name the checkpoint file"
+            f"{option} {given}: found neither {candidates[0].name} of a run nor "
+            f"{PUBLISHED_WEIGHTS} of a published folder{contents}. Fix: name the checkpoint file"
         )
     return existing[0]
 
@@ -71,7 +71,7 @@ def pretrained_file(model_config: Model) -> Path | None:
     if model_config.pretrained != "file":
         return find_path(Path(model_config.pretrained))
     has_none = model_config.network == "unet"
-    return None if has_none else find_path(PRETRAINED / f"{model_config.backbone}.pth")
+    return None if has_none else find_path(PRETRAINED_FOLDER / f"{model_config.backbone}.pth")
 
 
 def require_pretrained(path: Path) -> None:

@@ -8,16 +8,16 @@ from huggingface_hub import constants
 
 from util.errors import UserError, reason
 
-HUB = "hf:"
+HUB_PREFIX = "hf:"
 """Prefix of folders on the hub."""
-OFFLINE = constants.HF_HUB_OFFLINE
-"""HF_HUB_OFFLINE of the environment, before `ask_hub_once` changes it."""
+OFFLINE_BY_USER = constants.HF_HUB_OFFLINE
+"""HF_HUB_OFFLINE of the environment, before `use_cache_if_offline` changes it."""
 
 
-def ask_hub_once() -> None:
+def use_cache_if_offline() -> None:
     """Switch the hub's client to its cache if the hub cannot be reached: it would retry for a
     minute, even for cached files."""
-    constants.HF_HUB_OFFLINE = OFFLINE  # an earlier failure may have passed
+    constants.HF_HUB_OFFLINE = OFFLINE_BY_USER  # an earlier failure may have passed
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
     except Exception:  # of any client
@@ -31,7 +31,7 @@ def is_on_hub(backbone: str) -> bool:
     pretrained = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
     if pretrained is None or not pretrained.hf_hub_id:
         return False
-    ask_hub_once()
+    use_cache_if_offline()
     if not constants.HF_HUB_OFFLINE:
         return True
     names = ("model.safetensors", "pytorch_model.bin")
@@ -45,10 +45,12 @@ def hub_folder(name: str, option: str) -> Path:
 
     Raises `UserError` for another name, and for a folder that cannot be downloaded.
     """
-    match = re.fullmatch(rf"{HUB}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
+    match = re.fullmatch(rf"{HUB_PREFIX}([\w.-]+/[\w.-]+)(?:@(.+))?", name)
     if match is None:
-        raise UserError(f"{option} {name}: expected {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
-    ask_hub_once()
+        raise UserError(
+            f"{option} {name}: expected {HUB_PREFIX}OWNER/NAME or {HUB_PREFIX}OWNER/NAME@REVISION"
+        )
+    use_cache_if_offline()
     patterns = ["*.safetensors", "config.yaml", "README.md"]
     try:
         folder = huggingface_hub.snapshot_download(

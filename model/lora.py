@@ -14,7 +14,7 @@ from util.errors import UserError
 
 ATTENTION = r".*attn\.(qkv|q_proj|k_proj|v_proj|proj)"
 """Linear layers with adapters, by their names in timm."""
-HASH = "base_hash"
+BASE_HASH = "base_hash"
 
 
 class AdaptedDPT(DPT):
@@ -27,9 +27,9 @@ class AdaptedDPT(DPT):
     def __init__(self, backbone: Any, num_classes: int, layers: Sequence[int], rank: int):
         super().__init__(backbone, num_classes, layers)
         add_adapters(backbone, rank)
-        backbone.register_buffer(HASH, torch.zeros((), dtype=torch.int64))
+        backbone.register_buffer(BASE_HASH, torch.zeros((), dtype=torch.int64))
 
-    def remember_base(self) -> None:
+    def store_base_hash(self) -> None:
         """Store the hash of the current backbone weights, on which the adapters are trained."""
         digest, state = hashlib.sha256(), self.backbone.state_dict()
         for name in sorted(base_names(self.backbone).values()):
@@ -43,7 +43,7 @@ class AdaptedDPT(DPT):
         return state
 
     def _load_from_state_dict(self, state: Any, prefix: str, *more: Any) -> None:
-        saved = state.get(f"{prefix}backbone.{HASH}")
+        saved = state.get(f"{prefix}backbone.{BASE_HASH}")
         if saved is not None and int(saved) != int(self.backbone.base_hash):
             raise UserError(
                 "model.pretrained: found other weights than those that the adapters were trained "
@@ -57,7 +57,7 @@ class AdaptedDPT(DPT):
 
 def base_names(backbone: nn.Module) -> dict[str, str]:
     """Return the names of a backbone's entries with adapters, by their names without."""
-    names = [k for k in backbone.state_dict() if ".lora_" not in k and k != HASH]
+    names = [k for k in backbone.state_dict() if ".lora_" not in k and k != BASE_HASH]
     return {name.replace(".base_layer.", "."): name for name in names}
 
 
@@ -96,6 +96,6 @@ def merge_adapters(network: Network, config: Config) -> Config:
             layer.merge()
             parent, _, child = name.rpartition(".")
             setattr(vit.get_submodule(parent), child, layer.base_layer)
-    delattr(vit, HASH)
+    delattr(vit, BASE_HASH)
     network.__class__ = DPT  # type: ignore[assignment]
     return config.model_copy(update={"model": config.model.model_copy(update={"lora": 0})})

@@ -48,10 +48,10 @@ class Network(nn.Module):
     """Samples are pairs of images of one place; classes are kinds of change."""
 
     @property
-    def least_side(self) -> int:
+    def min_side(self) -> int:
         """Least side of an image; some backbones without padding (ConvNeXt, VGG) need more than one
         pixel."""
-        return max(self.size_multiple, getattr(self.backbone, "least_side", 1))
+        return max(self.size_multiple, getattr(self.backbone, "min_side", 1))
 
     def encode(self, x: Tensor) -> Features:
         """Return feature maps of normalised images `[B, C, H, W]`, shallow to deep."""

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from model.checkpoint import load, load_weights, network_state, shape_of
 from model.dinov2 import as_published, is_dinov2
-from model.files import PRETRAINED, pretrained_file, require_pretrained
-from model.hub import ask_hub_once
+from model.files import PRETRAINED_FOLDER, pretrained_file, require_pretrained
+from model.hub import use_cache_if_offline
 from model.lora import AdaptedDPT, base_names
 from model.network import Network
 from util.config.schema import Model
@@ -44,19 +44,19 @@ def load_backbone(network: Network, model_config: Model, in_channels: int) -> st
     state, remark = inflate_stem(state, in_channels)
     report = load_backbone_state(network.backbone, state, source)
     if isinstance(network, AdaptedDPT):
-        network.remember_base()
+        network.store_base_hash()
     return report + remark
 
 
 def hub_weights(name: str) -> Mapping[str, Tensor]:
     """Return timm's weights of a model; raises `UserError` when they cannot be downloaded."""
-    ask_hub_once()
+    use_cache_if_offline()
     try:
         donor: Any = timm.create_model(name, pretrained=True)
     except Exception as error:  # of the network, the hub or its client
         raise UserError(
             f"model.pretrained: hub weights of '{name}' cannot be loaded ({reason(error)}). Fix: "
-            f"put them into {PRETRAINED / name}.pth and --set model.pretrained=file, or "
+            f"put them into {PRETRAINED_FOLDER / name}.pth and --set model.pretrained=file, or "
             "--set model.pretrained=none to train from random weights (lower scores)"
         ) from None
     return (as_published(donor) if is_dinov2(name) else donor).state_dict()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from model.deeplabv3plus import conv_bn_relu
 from model.network import Features, PoolingNetwork, upsample
 
-BINS = (1, 2, 3, 6)
+POOL_SIZES = (1, 2, 3, 6)
 """Cells along the sides of the four pooled maps."""
 
 
@@ -18,15 +18,16 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, inputs: int):
         super().__init__()
-        width = inputs // len(BINS)
+        width = inputs // len(POOL_SIZES)
         self.conv1, self.conv2, self.conv3, self.conv4 = (
-            nn.Sequential(*conv_bn_relu(inputs, width, 1)) for _ in BINS
+            nn.Sequential(*conv_bn_relu(inputs, width, 1)) for _ in POOL_SIZES
         )
 
     def forward(self, x: Tensor) -> Tensor:
         levels = (self.conv1, self.conv2, self.conv3, self.conv4)
         means = [
-            conv(F.adaptive_avg_pool2d(x, cells)) for conv, cells in zip(levels, BINS, strict=True)
+            conv(F.adaptive_avg_pool2d(x, cells))
+            for conv, cells in zip(levels, POOL_SIZES, strict=True)
         ]
         return torch.cat([x, *(upsample(mean, x.shape[-2:]) for mean in means)], dim=1)
 
@@ -36,10 +37,10 @@ class PSPHead(nn.Module):
 
     def __init__(self, inputs: int, num_classes: int):
         super().__init__()
-        width = inputs // len(BINS)
+        width = inputs // len(POOL_SIZES)
         self.conv5 = nn.Sequential(
             PyramidPooling(inputs),
-            *conv_bn_relu(inputs + len(BINS) * width, width, 3),
+            *conv_bn_relu(inputs + len(POOL_SIZES) * width, width, 3),
             nn.Dropout(0.1),
             nn.Conv2d(width, num_classes, 1),
         )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from model.acceleration import use_layout
-from model.build import network_of
+from model.build import network_from_config
 from model.checkpoint import load, load_weights, network_state
 from model.network import Network
 from model.pretrained import load_backbone
@@ -27,7 +27,7 @@ def load_network(model_config: Model, data: Data, path: Path, which: str = "mode
     content = load(path)
     state = network_state(content, path, which)
     compare_configs(content, model_config, data, path)
-    network = network_of(model_config, data)
+    network = network_from_config(model_config, data)
     if model_config.lora:
         load_backbone(network, model_config, data.num_bands)
     parts = dict(network.named_children())

@@ -10,29 +10,29 @@ from torch import Tensor
 from util import distributed
 
 
-def sample_rows(attention: Tensor, count: int) -> Tensor:
+def sample_rows(correlation: Tensor, count: int) -> Tensor:
     """Draw `count` pixels of the feature map with replacement: `[count]`."""
-    return torch.randint(attention.shape[1], (count,), device=attention.device)
+    return torch.randint(correlation.shape[1], (count,), device=correlation.device)
 
 
 @torch.no_grad()
 def region_maps(
-    attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
+    correlation: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
 ) -> Tensor:
     """Return the region that correlates with each pixel of `rows` `[K]`: bool `[B, K, *size]`
     (CorrMatch, section 3.3)."""
-    return correlation_maps(attention, rows, shape, size) > 0.5  # 0/0: no region
+    return correlation_maps(correlation, rows, shape, size) > 0.5  # 0/0: no region
 
 
 def correlation_maps(
-    attention: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
+    correlation: Tensor, rows: Tensor, shape: Sequence[int], size: Sequence[int]
 ) -> Tensor:
     """Return the correlation of each pixel of `rows` `[K]` with all others: `[B, K, *size]`.
 
-    A row of `attention` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled and scaled to [0, 1];
-    a constant one is 0/0.
+    A row of `correlation` `[B, hw, hw]` as a map of `shape` (h, w) is upsampled and scaled to
+    [0, 1]; a constant one is 0/0.
     """
-    maps = attention[:, rows].unflatten(2, tuple(shape))
+    maps = correlation[:, rows].unflatten(2, tuple(shape))
     maps = F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
     low, high = (x[..., None, None] for x in maps.flatten(2).aminmax(dim=2))
     return maps.sub_(low).div_(high - low)

@@ -1,7 +1,7 @@
 """Panels: pictures of unlabelled images that a method offers for visualisation.
 
 A panel holds one picture for each of B images; `engine.visualize` draws it. Pixels of a feature map
-are counted row by row, as attention and ranking count them.
+are counted row by row, as correlations and rankings count them.
 """
 
 from collections import deque
@@ -82,13 +82,13 @@ def consistency_panels(labeler: nn.Module, u: Unlabeled, tau: float | Tensor) ->
     return panels
 
 
-def correlation_panels(images: Tensor, attention: Tensor, shape: Sequence[int]) -> Panels:
+def correlation_panels(images: Tensor, correlation: Tensor, shape: Sequence[int]) -> Panels:
     """Return panels of three pixels on the diagonal of a map (h, w) and their correlation with all
-    others: `attention` `[B, hw, hw]`, scaled as for regions."""
-    quarters = torch.arange(1, 4, device=attention.device)
+    others: `correlation` `[B, hw, hw]`, scaled as for regions."""
+    quarters = torch.arange(1, 4, device=correlation.device)
     rows, columns = (quarters * side // 4 for side in shape)
     pixels = rows * shape[1] + columns
-    maps = correlation_maps(attention, pixels, shape, images.shape[-2:])
+    maps = correlation_maps(correlation, pixels, shape, images.shape[-2:])
     marked = pixels.expand(len(images), -1)
     panels: Panels = {"three pixels": Photo(images, marks=Marks(marked, shape))}
     each = zip(maps.unbind(1), marked.split(1, dim=1), strict=True)

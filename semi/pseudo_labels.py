@@ -87,24 +87,26 @@ def cutmix(own: PseudoLabel, partner: Partner, box: Tensor) -> PseudoLabel:
     return PseudoLabel(*(torch.where(box, p, o) for o, p in zip(own, partner, strict=True)))
 
 
-def consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
+def consistency_loss(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
     """Return the loss of weak-to-strong consistency, 0-d: cross-entropy of `logits` `[B, C, H, W]`
     with the confident pixels of a pseudo-label, per valid pixel."""
     loss = F.cross_entropy(logits, target.label, reduction="none")
     return per_valid_pixel(loss, target.above(tau), target.valid)
 
 
-def dice_consistency(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
+def dice_consistency_loss(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
     """Return the Dice loss with the confident pixels of a pseudo-label, 0-d (UniMatch, medical)."""
     return dice_loss(logits, target.label, target.above(tau))
 
 
-Consistency = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
+ConsistencyLoss = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
 
 
-def build_consistency(criterion_config: Criterion) -> Consistency:
+def build_consistency_loss(criterion_config: Criterion) -> ConsistencyLoss:
     """Return the loss of pseudo-labels: Dice where labelled images use it, else cross-entropy."""
-    return dice_consistency if criterion_config.name in ("dice", "ce_dice") else consistency
+    return (
+        dice_consistency_loss if criterion_config.name in ("dice", "ce_dice") else consistency_loss
+    )
 
 
 def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:

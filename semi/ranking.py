@@ -9,7 +9,7 @@ from torch import Tensor
 
 from util.precision import at_least_float32
 
-RANKED = 4
+RANKED_REFERENCES = 4
 """References whose order is compared, the nearest ones."""
 
 
@@ -91,7 +91,7 @@ def ranking_loss(weak: Tensor, strong: Tensor, references: int) -> Tensor:
     with torch.autocast(weak.device.type, enabled=False):
         pixels = choose_references(weak, references)
         q_w, q_s = similarity(weak, pixels), similarity(strong, pixels)
-        order = q_w.topk(min(RANKED, q_w.shape[-1]), dim=-1).indices
+        order = q_w.topk(min(RANKED_REFERENCES, q_w.shape[-1]), dim=-1).indices
         target = ranking_probabilities(q_w, order)
         log_s = (ranking_probabilities(q_s, order) + 1e-10).log()
         return F.kl_div(log_s, target, reduction="none").mean()

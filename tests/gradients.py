@@ -24,7 +24,7 @@ from util.config.loading import load_config
 
 NOT_DRAWN = {
     "torch.nn.functional.dropout2d": lambda x, *_: x,
-    "corrmatch.sample_rows": lambda attention, count: torch.arange(count) % attention.shape[1],
+    "corrmatch.sample_rows": lambda correlation, count: torch.arange(count) % correlation.shape[1],
     "unimatch_v2.draw_complementary": lambda features: [
         torch.ones(len(f) // 2, f.shape[1]) for f in features
     ],
@@ -46,8 +46,8 @@ def calm(method):
             module.eval().train = lambda mode=True, module=module: module
         elif isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-    if hasattr(method, "remember"):
-        method.remember({name: 0.9 * v for name, v in method.model.state_dict().items()})
+    if hasattr(method, "keep_snapshot"):
+        method.keep_snapshot({name: 0.9 * v for name, v in method.model.state_dict().items()})
         method.epoch = 1
 
 
@@ -60,7 +60,7 @@ def prepared(name, config, folder, *settings):
 def gradient(training, raw=None):
     """Return all parameters' gradients in one tensor, for `raw` or else the first batch."""
     calm(training.method)
-    raw = raw or next(iter(training.train))
+    raw = raw or next(iter(training.train_loader))
     with contextlib.ExitStack() as stack:
         for place, instead in NOT_DRAWN.items():
             stack.enter_context(mock.patch(place, instead))
@@ -73,7 +73,7 @@ def seen(training):
     mode = training.config.evaluation.mode
     scores = evaluate_network(training, training.method.model, mode)
     return {
-        "validated": [int(batch["index"]) for batch in training.val],
+        "validated": [int(batch["index"]) for batch in training.val_loader],
         "confusion": scores.confusion.tolist(),
     }
 

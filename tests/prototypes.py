@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engine import Batch, Method, Panels, StepOutput, main
 from semi.ema import frozen_copy, update_ema
 from semi.panels import Labels
-from semi.pseudo_labels import consistency, label_view
+from semi.pseudo_labels import consistency_loss, label_view
 from util import distributed
 from util.config.types import Section, Share
 
@@ -39,7 +39,7 @@ class Prototypes(Method):
         self.follow_prototypes(projected.detach(), near)
 
         loss_x = self.criterion(self.model(x), y)
-        loss_s = consistency(z_s, own, 0.0)
+        loss_s = consistency_loss(z_s, own, 0.0)
         similarity = torch.einsum("bdhw,cd->bchw", projected, self.prototypes)
         loss_p = F.cross_entropy(similarity, near)
         return (loss_x + loss_s + loss_p) / 3, {"x": loss_x, "s": loss_s, "p": loss_p}

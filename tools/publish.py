@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.cli import predict_command
-from model.files import PUBLISHED, find_checkpoint
+from model.files import PUBLISHED_WEIGHTS, find_checkpoint
 from tools.results.records import Validation
 from tools.results.runs import Run
 from util.cli import exit_with_one_line, importing
@@ -58,7 +58,7 @@ def main() -> None:
             license=args.license,
             network=args.which,
             epoch=epoch,
-            weights=PUBLISHED,
+            weights=PUBLISHED_WEIGHTS,
             digests=digests,
         )
         make_folder(args.out)
@@ -66,7 +66,7 @@ def main() -> None:
         write_text(args.out / "config.yaml", dump_config(portable(config)))
         write_text(args.out / "metrics.jsonl", (run.path / "metrics.jsonl").read_text("utf-8"))
         save_picture(curves(run), args.out / "curves.png")
-        write_atomically(args.out / PUBLISHED, lambda file: file.write(weights))
+        write_atomically(args.out / PUBLISHED_WEIGHTS, lambda file: file.write(weights))
         names = ", ".join(sorted(path.name for path in args.out.iterdir()))
         print(f"written  {args.out}: {names}; weights from {checkpoint}")
         print(f"upload   hf upload OWNER/NAME {shell_quoted(args.out)}")

@@ -48,26 +48,26 @@ class StopRequest:
     """Record of signals to stop; a second Ctrl-C does not wait for the end of the step."""
 
     def __init__(self) -> None:
-        self.by = ""
+        self.signal_name = ""
         """Name of the signal."""
         self._waiting_process = self._limited_process = 0
 
     def note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGALRM:
             raise UserError(
-                f"data.workers: no batch came within {STOP_TIMEOUT:g} s after {self.by}; stopped "
-                "without saving. The same command continues from the last checkpoint"
+                f"data.workers: no batch came within {STOP_TIMEOUT:g} s after {self.signal_name}; "
+                "stopped without saving. The same command continues from the last checkpoint"
             )
-        if self.by and number == signal.SIGINT:
+        if self.signal_name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.by = signal.Signals(number).name
+        self.signal_name = signal.Signals(number).name
         if self._limited_process == os.getpid():
             signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
         if self._waiting_process == os.getpid():  # not in a data worker that was just forked
             self._waiting_process = 0
             raise _Stopped
 
-    def limiting(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def with_stop_timeout(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches; after a signal, wait for `STOP_TIMEOUT` seconds at most for the next one.
 
         For one of several processes: the others wait for it in the middle of a step, so it can
@@ -77,7 +77,7 @@ class StopRequest:
         end = object()
         while True:
             self._limited_process = os.getpid()
-            if self.by:
+            if self.signal_name:
                 signal.setitimer(signal.ITIMER_REAL, STOP_TIMEOUT)
             batch = next(iterator, end)
             self._limited_process = 0
@@ -86,7 +86,7 @@ class StopRequest:
                 return
             yield batch
 
-    def interrupting(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def until_signal(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield batches until a signal arrives while the next one is awaited: data workers that
         hang do not keep the process from stopping."""
         iterator = iter(batches)
@@ -97,7 +97,7 @@ class StopRequest:
                 self._waiting_process = os.getpid()
                 batch = next(iterator, end)
                 self._waiting_process = 0
-            if self.by or batch is end:
+            if self.signal_name or batch is end:
                 return
             yield batch
 

@@ -138,11 +138,11 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     return F.conv2d(flat, kernel.transpose(2, 3), groups=b * c).view_as(x)
 
 
-def strong_view(x: Tensor, view: dict[str, Tensor], rgb: Rgb | None = (0, 1, 2)) -> Tensor:
+def strong_view(x: Tensor, params: dict[str, Tensor], rgb: Rgb | None = (0, 1, 2)) -> Tensor:
     """Return a strong view of images `x` `[B, C, H, W]` in [0, 1], before normalisation.
 
     Brightness, contrast and blur change all channels; hue, saturation and greyscale only `rgb`.
     """
-    x = colour_jitter(x, view["factors"], view["hue"], view["order"], rgb)
-    x = torch.where(view["grey"].view(-1, 1, 1, 1), grey(x, rgb).expand_as(x), x)
-    return gaussian_blur(x, view["sigma"])
+    x = colour_jitter(x, params["factors"], params["hue"], params["order"], rgb)
+    x = torch.where(params["grey"].view(-1, 1, 1, 1), grey(x, rgb).expand_as(x), x)
+    return gaussian_blur(x, params["sigma"])

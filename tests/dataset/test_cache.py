@@ -153,7 +153,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     opened, both = [], Reader.image_and_mask
     monkeypatch.setattr(Reader, "image_and_mask", lambda *each: opened.append(each) or both(*each))
     monkeypatch.setattr(time, "perf_counter", lambda: len(opened))
-    monkeypatch.setattr("engine.dry_run.MOST_CALLS", 1)
+    monkeypatch.setattr("engine.dry_run.MAX_TIMED_CALLS", 1)
     assert _seconds_to_load(train) == 2 * (1 - kept / 6)
     assert len(opened) == {0: 4, 3: 2, 6: 0}[kept]
 
@@ -178,10 +178,10 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     monkeypatch.setattr(Reader, "image_and_mask", lambda *each: passes(both(*each), 1))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr("engine.dry_run.evaluate_network", evaluate)
-    monkeypatch.setattr("engine.dry_run.MOST_CALLS", 1)
+    monkeypatch.setattr("engine.dry_run.MAX_TIMED_CALLS", 1)
     val = evaluation_loader(config, samples, process, 2**20 * kept)
     networks = {"model": None, "model_ema": None}
     device, method = torch.device("cpu"), SimpleNamespace(model=None, eval_models=networks.copy)
-    trainer = SimpleNamespace(config=config, device=device, val=val, method=method)
+    trainer = SimpleNamespace(config=config, device=device, val_loader=val, method=method)
     assert _validation(trainer) == (2, 0 if kept else 2)
     assert seen == [0, 0, len(samples) - 1, len(samples) - 1]

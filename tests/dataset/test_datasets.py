@@ -235,7 +235,8 @@ def test_strong_view_is_the_partners_inside_the_box(loader):
     mean, std = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
-    for view in (*u["views"], *u["partner"]["views"]):  # make strong views equal weak ones
+    # Make strong views equal weak ones.
+    for view in (*u["strong_params"], *u["partner"]["strong_params"]):
         view["factors"].fill_(1), view["hue"].zero_(), view["sigma"].zero_(), view["grey"].zero_()
     out = make_views(raw, mean, std)["unlabeled"]
     inside = torch.zeros(33, 33, dtype=torch.bool)
@@ -279,7 +280,7 @@ def test_partners_within_the_batch(loader, flip, mate):
     raw = next(iter(loader("cutmix_partner=batch", images=len(mate))))
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
-    flipped = {"flip": True} if flip else {}
+    flipped = {"mirrored_partner": True} if flip else {}
     out = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), **flipped)["unlabeled"]
     assert out["partner_index"].tolist() == mate
     u["boxes"][:] = 0

@@ -87,7 +87,7 @@ def test_the_shorter_list_repeats_and_nothing_is_dropped_for_good(
     reader = Reader(load_config(toy.config).data)
     opened = (DecodedSamples(reader, samples, masks=i == 0) for i, samples in enumerate(sets))
     config = load_config(toy.config, ["crop_size=8"])
-    data = TrainingSet(config, *opened, length=8, strong_views=1, partner="batch")
+    data = TrainingSet(config, *opened, length=8, strong_views=1, cutmix_partner="batch")
     long_kind, short_kind = ("l", "u") if labeled > unlabeled else ("u", "l")
     left_out, shuffles = [], []
     for epoch in range(8):

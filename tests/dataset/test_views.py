@@ -40,7 +40,7 @@ def training_set(images, root, samples):
         DecodedSamples(Reader(data), unlabeled, False, 2**22),
     )
     config = Config(data=data, crop_size=REFERENCE["crop"], epochs=1, batch_size=2)
-    return TrainingSet(config, *opened, length=samples, strong_views=2, partner="batch")
+    return TrainingSet(config, *opened, length=samples, strong_views=2, cutmix_partner="batch")
 
 
 def statistics_of_a_view(x, shown):
@@ -75,7 +75,7 @@ def drawn(training, samples):
     for position, index in enumerate(order):
         raw = training.unlabeled_sample(index, UNLABELED, 0, position)
         found.setdefault("ignore", []).append(raw["ignore"].float().mean().item())
-        for number, (view, box) in enumerate(zip(raw["views"], raw["boxes"], strict=True)):
+        for number, (view, box) in enumerate(zip(raw["strong_params"], raw["boxes"], strict=True)):
             note(found, f"s{number + 1}", {"grey share": view["grey"]})
             note(found, f"box{number}", statistics_of_a_box(box, REFERENCE["crop"]))
         yield found, raw

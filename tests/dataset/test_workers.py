@@ -110,12 +110,15 @@ def test_one_of_several_processes_waits_for_a_while(monkeypatch):
         yield 2
 
     with interrupt.stop_requests() as stop:
-        assert list(stop.limiting(batches(slow=False))) == [0, 1, 2] and stop.by == "SIGTERM"
+        assert (
+            list(stop.with_stop_timeout(batches(slow=False))) == [0, 1, 2]
+            and stop.signal_name == "SIGTERM"
+        )
     with (
         interrupt.stop_requests() as stop,
         pytest.raises(UserError, match="within 0.3 s after SIG"),
     ):
-        list(stop.limiting(batches(slow=True)))
+        list(stop.with_stop_timeout(batches(slow=True)))
     assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
 
 

@@ -20,8 +20,8 @@ from engine.cost import (
 )
 from engine.dry_run import Measured
 from engine.estimate import (
-    CARDS,
-    CONTEXT,
+    CUDA_CONTEXT_BYTES,
+    GPU_SIZES_GIB,
     Needs,
     describe_step,
     fitting_gpus,
@@ -147,17 +147,17 @@ def test_settings_that_save_memory(toy):
 
 
 def test_cards_hold_what_is_left_of_them():
-    names = list(CARDS)
+    names = list(GPU_SIZES_GIB)
     fits = {4: int(10 * GIB), 2: int(5.5 * GIB), 1: int(3 * GIB)}
     assert largest_batch(fits) == dict(zip(names, [2, 2, 4, 4, 4, 4], strict=True))
     assert set(largest_batch({1: 200 * GIB}).values()) == {None}
-    exactly = (80 * GIB - CONTEXT) / 1.1
+    exactly = (80 * GIB - CUDA_CONTEXT_BYTES) / 1.1
     assert largest_batch({1: int(exactly)})["80"] == 1
     assert largest_batch({1: int(exactly) + 1})["80"] is None
 
 
 def test_micro_batch_is_found_by_trying(toy, monkeypatch):
-    monkeypatch.setattr("engine.estimate.CONTEXT", 8 * GIB - 1.2e8)  # 8 GiB is too small
+    monkeypatch.setattr("engine.estimate.CUDA_CONTEXT_BYTES", 8 * GIB - 1.2e8)  # 8 GiB is too small
     config = load_config(toy.config, SMALL)
     needs = run_needs(UniMatch, config, world=1, workers=2)
     assert needs.per_forward["80"] == 4 and needs.per_forward["8"] == 2
@@ -200,7 +200,7 @@ def test_times_are_lower_bounds_and_left_out_for_tiny_steps(toy):
     ],
 )  # fmt: skip
 def test_fitting_gpus(fitting, expected):
-    needs = Needs(None, dict(zip(CARDS, fitting, strict=True)), 0, 0)
+    needs = Needs(None, dict(zip(GPU_SIZES_GIB, fitting, strict=True)), 0, 0)
     assert fitting_gpus(needs, 4) == expected
 
 

@@ -74,7 +74,7 @@ def test_unequally_many_labelled_pixels(even):
     """Average gradients of processes and forwards, as published; each averages over its own pixels,
     so the result is not the gradient of the mean over all pixels (docs/reliability.md)."""
     training = prepared("supervised", even.config, even.folder)
-    raw = next(iter(training.train))
+    raw = next(iter(training.train_loader))
     raw["labeled"]["mask"][8:, 4:] = 255
     halves = [{"labeled": {k: v[part] for k, v in raw["labeled"].items()}}
               for part in (slice(8), slice(8, None))]  # fmt: skip

@@ -85,7 +85,7 @@ def cuda(toy, tmp_path, monkeypatch):
     def make(kind, *overrides):
         config = load_config(toy.config, ["crop_size=48", *overrides])
         training = build_trainer(kind, config, CPU, RunDir(tmp_path / "run"), "never")
-        raw = map_tensors(mode.from_tensor, batch_at(training.train, 0))
+        raw = map_tensors(mode.from_tensor, batch_at(training.train_loader, 0))
         with mode:
             for module in training.method.modules():
                 for name, p in module.named_parameters(recurse=False):

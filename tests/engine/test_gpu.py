@@ -31,7 +31,7 @@ def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
     training = build_trainer(kind, config, torch.device("cuda"), RunDir(tmp_path / "run"), "never")
     if kind is PrevMatch:
         training.method.after_epoch(0, is_best=True)
-    raw = next(iter(training.train))
+    raw = next(iter(training.train_loader))
     training.train_step(raw)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

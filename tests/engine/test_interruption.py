@@ -199,7 +199,7 @@ def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkey
 def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
     for number in (signal.SIGTERM, signal.SIGUSR1):
         stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
-        monkeypatch.setattr("engine.command.network_of", stop)
+        monkeypatch.setattr("engine.command.network_from_config", stop)
         assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
         assert not (tmp_path / "run/latest.pth").exists()
 
@@ -352,7 +352,7 @@ def stopping(self, raw, step, optimize=engine.trainer.Trainer.optimize):
         os.kill(os.getpid(), signal.SIGUSR1)
     return optimize(self, raw, step)
 
-engine.trainer.SLOW, engine.trainer.Trainer.optimize = {slow}, stopping
+engine.trainer.SLOW_STEP_SECONDS, engine.trainer.Trainer.optimize = {slow}, stopping
 main(SupOnly)
 """)
     long.change(epochs=1, epoch_length=40, batch_size=4)

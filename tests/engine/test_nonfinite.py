@@ -11,7 +11,7 @@ import evaluate
 import export
 import predict
 from engine.optimizer import LossScale, build_optimizer, finite_statistics
-from engine.progress import MOST_BATCHES, Means, NonfiniteMonitor
+from engine.progress import MAX_SAVED_BATCHES, Means, NonfiniteMonitor
 from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly
@@ -186,8 +186,8 @@ def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):
     assert records[0]["train"]["loss"] > records[2]["train"]["loss"] and not records[1]["train"]
 
 
-def monitor_of(folder, batch_of=lambda step: {"step": step}, limit=1000):
-    return NonfiniteMonitor(limit, SimpleNamespace(path=folder), batch_of)
+def monitor_of(folder, load_batch=lambda step: {"step": step}, limit=1000):
+    return NonfiniteMonitor(limit, SimpleNamespace(path=folder), load_batch)
 
 
 def bad_steps(monitor, count):
@@ -198,7 +198,7 @@ def bad_steps(monitor, count):
 
 def test_saved_batches_are_few(tmp_path, caplog):
     bad_steps(monitor_of(tmp_path), 20)
-    assert len(list(tmp_path.iterdir())) == MOST_BATCHES == 10
+    assert len(list(tmp_path.iterdir())) == MAX_SAVED_BATCHES == 10
     assert caplog.text.count("10 batches are saved, no more will be") == 1
     assert caplog.text.count("step skipped") == 20
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
-from engine.dry_run import SMALL, Measured, smaller_settings
+from engine.dry_run import SMALL_NETWORKS, Measured, smaller_settings
 from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
@@ -137,7 +137,7 @@ def test_dry_run_offers_settings_that_take_a_day(toy, monkeypatch):
     assert shorter == "  --set epochs=10: about 24 h"
     small = load_config(toy.config, smaller.partition(": ")[0].split()[1:])
     assert small.model.backbone == "resnet18" and small.crop_size == 193 and small.epochs > 40
-    monkeypatch.delitem(SMALL, "deeplabv3plus")  # as a network that a user adds
+    monkeypatch.delitem(SMALL_NETWORKS, "deeplabv3plus")  # as a network that a user adds
     _, smaller, _ = smaller_settings(SupOnly, config, found, steps=144, images=5)
     assert smaller.startswith("  --set crop_size=192 epochs=")
 

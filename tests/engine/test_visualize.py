@@ -9,8 +9,8 @@ from corrmatch import CorrMatch
 from engine.command import build_trainer
 from engine.run_dir import RunDir
 from engine.visualize import (
-    OUTLINE,
-    SIDE,
+    MARK_COLOUR,
+    PICTURE_SIDE,
     draw_panels,
     take_pictures,
     without_side_effects,
@@ -78,7 +78,7 @@ def panels_of(t, batch):
 
 
 COMMON = ["weak view", "pseudo-label", "confidence", "above the threshold", "decoder features"]
-OWN = {
+OWN_PANELS = {
     "corrmatch": ["label after propagation", "three pixels",
                   *(f"correlation with pixel {number}" for number in (1, 2, 3))],
     "rankmatch": ["reference pixels 1", "reference pixels 2"],
@@ -98,7 +98,7 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     panels = panels_of(t, batch)
     numbers = range(1, kind.strong_views + 1)
     strong = [f"{title} {n}" for n in numbers for title in ("strong view", "label of strong view")]
-    assert list(panels) == [*COMMON, *strong, *OWN.get(name, [])]
+    assert list(panels) == [*COMMON, *strong, *OWN_PANELS.get(name, [])]
     for panel in panels.values():
         first = panel[0]
         assert len(first) == 2 and not first.requires_grad
@@ -110,7 +110,9 @@ def test_what_each_method_shows(name, partner, toy, tmp_path):
     assert not own.shown[u["ignore"]].any() and own.shown[~u["ignore"]].all()
     sure = (panels["confidence"].share >= t.method.threshold) & ~u["ignore"]
     assert torch.equal(panels["above the threshold"].shown, sure)
-    assert draw_panels(panels, 1, t.config.data, t.mean, t.std).image("title").width > 4 * SIDE
+    assert (
+        draw_panels(panels, 1, t.config.data, t.mean, t.std).image("title").width > 4 * PICTURE_SIDE
+    )
 
 
 def test_pictures_are_of_the_labelling_network(toy, tmp_path):
@@ -221,8 +223,8 @@ def test_marks_of_a_map_lie_on_its_pixels(toy):
     config = load_config(toy.config)
     nothing, one = torch.zeros(3, 1, 1), torch.ones(3, 1, 1)
     made = draw_panels({"a": Photo(image, marks=marks)}, 0, config.data, nothing, one).image("t")
-    below_caption = np.asarray(made)[4 + 19 : 4 + 19 + SIDE, 4 : 4 + SIDE]
-    found = (below_caption == OUTLINE).all(-1)
+    below_caption = np.asarray(made)[4 + 19 : 4 + 19 + PICTURE_SIDE, 4 : 4 + PICTURE_SIDE]
+    found = (below_caption == MARK_COLOUR).all(-1)
     for x, y in ((3, 3), (3, 127), (252, 252)):
         assert found[y - 1 : y + 2, x - 1 : x + 2].any()
     assert not found[100:150, 100:150].any()
@@ -233,7 +235,7 @@ def test_both_dates_of_a_pair_are_shown(toy):
     images = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)], dim=1)
     unit = torch.ones(6, 1, 1)
     made = draw_panels({"a": Photo(images)}, 0, config.data, 0 * unit, unit).image("t")
-    found = np.asarray(made)[50, [50, 4 + SIDE + 4 + 50]]
+    found = np.asarray(made)[50, [50, 4 + PICTURE_SIDE + 4 + 50]]
     assert found.tolist() == [[0, 0, 0], [255, 255, 255]]
 
 

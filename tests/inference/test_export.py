@@ -16,10 +16,10 @@ from timm.models import VisionTransformer
 
 import export
 import predict
-from dataset.tiff import NODATA
+from dataset.tiff import GDAL_NODATA_TAG
 from inference import Segmenter
 from inference.predictor import logits_of
-from model.build import network_of
+from model.build import network_from_config
 from model.checkpoint import load
 from model.deploy import from_torchscript
 from model.dinov2 import _resample_for_any_size, as_published, resample_positions
@@ -50,7 +50,7 @@ def random_run(toy, tmp_path):
         (folder / "config.yaml").write_text(yaml.safe_dump(toy.tree))
         torch.manual_seed(0)
         config = load_config(folder / "config.yaml")
-        network = network_of(config.model, config.data)
+        network = network_from_config(config.model, config.data)
         torch.save({"model": network.state_dict()}, folder / "best.pth")
         return folder
 
@@ -175,7 +175,7 @@ def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_
     values = np.random.default_rng(0).integers(1, 256, (64, 64, 3), dtype=np.uint8)
     for name, rows in (("a", 63), ("empty", 64)):
         values[:rows] = 0
-        tag = (NODATA, "s", 0, "0", True)
+        tag = (GDAL_NODATA_TAG, "s", 0, "0", True)
         tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric="rgb", extratags=[tag])
     folder = random_run(CNN)
     for place, (is_wrong_at, code) in enumerate(((0, 0), (1, 1))):
@@ -342,7 +342,7 @@ def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_pat
         revisions.append((name, revision))
         return str(tmp_path / "p")
 
-    monkeypatch.setattr("model.hub.ask_hub_once", lambda: None)
+    monkeypatch.setattr("model.hub.use_cache_if_offline", lambda: None)
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     image, masks, probabilities = toy.root / "images/l0.jpg", {}, []
     for form in (trained / "best.pth", trained, alone, tmp_path / "p", "hf:owner/name@v1"):

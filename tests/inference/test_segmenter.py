@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import predict
-from dataset.tiff import NODATA
+from dataset.tiff import GDAL_NODATA_TAG
 from inference import Segmenter
 from tests.conftest import REPOSITORY
 from tests.own_images import put, turned
@@ -104,7 +104,9 @@ def test_pixels_without_data_are_ignored_as_by_predict(trained, run, tmp_path):
     values[:9, 5:], values[20, 20, 0] = 0, 0  # no data, and one band alone
     file = tmp_path / "images/a.tif"
     file.parent.mkdir()
-    tifffile.imwrite(file, values, photometric="rgb", extratags=[(NODATA, "s", 0, "0", True)])
+    tifffile.imwrite(
+        file, values, photometric="rgb", extratags=[(GDAL_NODATA_TAG, "s", 0, "0", True)]
+    )
     found = run(predict, "--checkpoint", trained, "--images", file, "--save-path", tmp_path / "out")
     expected = np.array(Image.open(tmp_path / "out/masks/a.png"))
     assert found[0] == 0 and (expected[:9, 5:] == 255).all() and (expected == 255).sum() == 9 * 43

@@ -27,7 +27,7 @@ from semi.correlation import mean_class_confidence, propagate_regions, region_ma
 from semi.criterion import OhemCrossEntropy, dice_loss, pixelwise_cross_entropy
 from semi.pseudo_labels import (
     PseudoLabel,
-    dice_consistency,
+    dice_consistency_loss,
     mask_ratio,
     per_valid_pixel,
     pseudo_label,
@@ -51,7 +51,7 @@ def undecided(toy, kind, *settings):
     nn.init.zeros_(network.classifier.weight), nn.init.zeros_(network.classifier.bias)
     method = kind(network, config)
     if kind is PrevMatch:
-        method.remember(network.state_dict())
+        method.keep_snapshot(network.state_dict())
     return method
 
 
@@ -79,8 +79,8 @@ def test_a_confidence_that_is_the_threshold_is_enough(kind, setting, learnt, toy
 def test_dice_of_a_confidence_that_is_the_threshold():
     label = pseudo_label(torch.zeros(1, 4, 2, 2), torch.zeros(1, 2, 2, dtype=torch.bool))
     logits = torch.randn(1, 4, 2, 2)
-    assert dice_consistency(logits, label, QUARTER) > 0.1
-    assert dice_consistency(logits, label, QUARTER + A_LITTLE) == 0
+    assert dice_consistency_loss(logits, label, QUARTER) > 0.1
+    assert dice_consistency_loss(logits, label, QUARTER + A_LITTLE) == 0
 
 
 def row(*values):
@@ -105,8 +105,8 @@ def test_regions_with_shares_that_are_the_threshold(labels, confident, taken):
 
 
 def test_a_region_is_what_lies_above_the_middle():
-    attention = torch.tensor([[[0.0, 1.0, 2.0, 2.0 + A_LITTLE, 4.0], [3.0] * 5]])
-    (strip, constant), *_ = region_maps(attention, torch.arange(2), (1, 5), (1, 5))
+    correlation = torch.tensor([[[0.0, 1.0, 2.0, 2.0 + A_LITTLE, 4.0], [3.0] * 5]])
+    (strip, constant), *_ = region_maps(correlation, torch.arange(2), (1, 5), (1, 5))
     assert strip.tolist() == [[False, False, False, True, True]] and not constant.any()
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from corrmatch import CorrMatch
 from fixmatch import FixMatch
-from model.build import network_of
+from model.build import network_from_config
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from supervised import SupOnly
@@ -80,7 +80,7 @@ def load(name):
 
 def build(config):
     with torch.device("meta"):  # shapes without memory
-        return network_of(config.model, config.data)
+        return network_from_config(config.model, config.data)
 
 
 def threshold(method, config):

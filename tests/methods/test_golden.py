@@ -51,8 +51,8 @@ def weights():
     golden_tensor.cache_clear()
 
 
-def golden_rows(attention, count):
-    return (torch.arange(count) * 7) % (attention.shape[1] - 1)
+def golden_rows(correlation, count):
+    return (torch.arange(count) * 7) % (correlation.shape[1] - 1)
 
 
 def normal(seed, shape):
@@ -142,8 +142,8 @@ def test_correlation_logits_and_regions():
     network, x = golden_network(CORRMATCH), normal(3, (2, 3, 65, 65))
     features = network.features(x)
     z = network.decode(features, (65, 65))
-    z_corr, attention = golden_head(network)(features, z)
-    regions = region_maps(attention, golden_rows(attention, 128), (9, 9), (65, 65))
+    z_corr, correlation = golden_head(network)(features, z)
+    regions = region_maps(correlation, golden_rows(correlation, 128), (9, 9), (65, 65))
     np.testing.assert_allclose(z[:, :, ::8, ::8], golden["out_sub"], atol=1e-5)
     np.testing.assert_allclose(z_corr[:, :, ::8, ::8], golden["corr_out_sub"], atol=1e-5)
     np.testing.assert_allclose(z_corr.mean((2, 3)), golden["corr_out_mean"], atol=1e-5)

@@ -148,7 +148,7 @@ def test_prevmatch(mode, seed, images, size, tau, classes, partner, padding, toy
     )  # fmt: skip
     states = [build(toy, PrevMatch, 9 + i, classes).model.state_dict() for i in range(3)]
     for state in states:
-        method.remember(state)
+        method.keep_snapshot(state)
     epoch, weight = [(1, 1 / 3), (3, 1.0), (4, 2 / 3)][seed]  # epochs of 6
     method.after_epoch(epoch - 1, is_best=False)
     batch = views_batch(seed, images, size, classes, 2, partner, padding)

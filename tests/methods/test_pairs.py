@@ -23,7 +23,7 @@ from dataset.transforms.strong import strong_view
 from dataset.validation import check_files, read_splits
 from dataset.views import make_views
 from inference.overlay import overlay, side_by_side
-from model.build import network_of
+from model.build import network_from_config
 from model.trained import load_network
 from supervised import SupOnly
 from tests.conftest import Toy, every_method
@@ -68,7 +68,7 @@ def test_a_siamese_network_sees_no_change_where_there_is_none(network, pairs):
     backbone = "test_vit" if network == "dpt" else "test_resnet"
     settings = [f"model.network={network}", f"model.backbone={backbone}", "crop_size=64"]
     config = load_config(pairs.config, settings)
-    siamese = network_of(config.model, config.data).eval()
+    siamese = network_from_config(config.model, config.data).eval()
     x = torch.randn(2, 3, 64, 64)
     assert all((f == 0).all() for f in siamese.features(torch.cat([x, x], dim=1)))
     y = torch.randn(2, 3, 64, 64)
@@ -85,12 +85,14 @@ def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
     )
     raw = next(iter(loader))
     u = raw["unlabeled"]
-    assert u["image"].shape == (2, 33, 33, 6) and len(u["views"]) == 4
-    assert not any(view["grey"].any() for view in u["views"])
+    assert u["image"].shape == (2, 33, 33, 6) and len(u["strong_params"]) == 4
+    assert not any(view["grey"].any() for view in u["strong_params"])
     views = make_views(raw, torch.zeros(6, 1, 1), torch.ones(6, 1, 1))["unlabeled"]
     for number, (strong, box) in enumerate(zip(views["strong"], views["box"], strict=True)):
         own = [
-            strong_view(views["weak"][:, 3 * date : 3 * date + 3], u["views"][2 * number + date])
+            strong_view(
+                views["weak"][:, 3 * date : 3 * date + 3], u["strong_params"][2 * number + date]
+            )
             for date in range(2)
         ]
         whole = torch.cat(own, dim=1)

@@ -20,7 +20,7 @@ from semi.criterion import OhemCrossEntropy
 from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
-    consistency,
+    consistency_loss,
     eval_no_grad,
     label_partner,
     pseudo_label,
@@ -93,7 +93,7 @@ def test_mean_class_confidence(monkeypatch):
 def test_consistency_without_valid_pixels_is_zero():
     logits, label = torch.randn(2, 5, 3, 3), torch.randint(5, (2, 3, 3))
     target = PseudoLabel(label, torch.ones(2, 3, 3), label < 0)
-    assert consistency(logits, target, 0.5).item() == 0
+    assert consistency_loss(logits, target, 0.5).item() == 0
 
 
 def test_dropped_channels_follow_the_features():
@@ -147,7 +147,7 @@ def raw_batch(images, size=33, partner=True, views=1):
             "sigma": torch.ones(images),
         }
         boxes = torch.tensor([[[3, 4, 20, 21]]]).repeat(images, views, 1)
-        return {"image": crop(), "ignore": ignore, "views": [view] * views, "boxes": boxes}
+        return {"image": crop(), "ignore": ignore, "strong_params": [view] * views, "boxes": boxes}
 
     mask = torch.from_numpy(g.integers(0, 3, (images, size, size), dtype=np.uint8))
     batch = {"labeled": {"image": crop(), "mask": mask}, "unlabeled": unlabelled()}
@@ -233,7 +233,7 @@ def test_a_step_reads_nothing_back(kind, toy):
     config = load_config(toy.config)
     method = kind(build_network(config.model, 3), config)
     if kind is PrevMatch:
-        method.remember(method.model.state_dict())
+        method.keep_snapshot(method.model.state_dict())
     for partner in (False, True):
         batch = raw_batch(2, partner=partner, views=kind.strong_views)
         with HostReads() as reads:

@@ -12,7 +12,12 @@ from corrmatch import CorrMatch
 from fixmatch import FixMatch
 from inference.evaluation import center_crop, evaluate
 from inference.predictor import Predictor
-from metrics.calibration import BINS, PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
+from metrics.calibration import (
+    CONFIDENCE_BINS,
+    PseudoLabelScores,
+    pseudo_label_scalars,
+    pseudo_label_sentence,
+)
 from supervised import SupOnly
 from tests.inference.test_evaluation import Local, batches
 from util.config.loading import load_config
@@ -46,7 +51,7 @@ def test_expected_calibration_error_is_that_of_torchmetrics():
     probabilities = torch.stack([image[3] for image in images])
     targets = torch.stack([image[2] for image in images]).long()
     expected = functional.multiclass_calibration_error(
-        probabilities, targets, num_classes=4, n_bins=BINS, norm="l1", ignore_index=255
+        probabilities, targets, num_classes=4, n_bins=CONFIDENCE_BINS, norm="l1", ignore_index=255
     )
     assert counted(images)["ece"] == pytest.approx(100 * expected.item(), abs=1e-3)
 
@@ -65,8 +70,8 @@ def test_shares_and_precision_literally():
         own = predicted == c
         assert found["class_kept"][c] == pytest.approx(100 * above[own].mean())
         assert found["class_precision"][c] == pytest.approx(100 * right[own & above].mean())
-    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    for b in range(BINS):
+    place = np.minimum((confidence * CONFIDENCE_BINS).astype(int), CONFIDENCE_BINS - 1)
+    for b in range(CONFIDENCE_BINS):
         own = place == b
         assert found["bin_pixels"][b] == pytest.approx(100 * own.mean())
         if own.any():
@@ -170,7 +175,11 @@ def test_the_diagram_is_drawn_as_high_as_the_shares_are():
         np.testing.assert_allclose(bars[1:], shares[1:])
         assert np.isnan(bars[0]) and axis.lines[0].get_xdata() == [50, 50]
     assert figure.axes[0].get_title() == "pseudo-labels, epoch 3: calibration error 4.0 %"
-    nothing = trust | {"ece": None, "bin_accuracy": [None] * BINS, "bin_pixels": [None] * BINS}
+    nothing = trust | {
+        "ece": None,
+        "bin_accuracy": [None] * CONFIDENCE_BINS,
+        "bin_pixels": [None] * CONFIDENCE_BINS,
+    }
     picture = as_image(reliability_diagram(nothing, 3))
     assert picture.getextrema() == ((0, 255),) * 3 and picture != as_image(figure)
 

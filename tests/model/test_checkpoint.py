@@ -24,8 +24,8 @@ from model.checkpoint import (
     nonfinite_tensors,
     save_atomically,
 )
-from model.hub import ask_hub_once
-from model.pretrained import PRETRAINED, load_backbone
+from model.hub import use_cache_if_offline
+from model.pretrained import PRETRAINED_FOLDER, load_backbone
 from model.trained import load_network
 from util.config.data import Data
 from util.config.loading import load_config
@@ -259,9 +259,9 @@ def test_pretrained_backbone_from_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     donor = build_network(TINY, 3)
     weights = donor.backbone.state_dict() | {"fc.weight": torch.zeros(10, 512)}
-    PRETRAINED.mkdir()
+    PRETRAINED_FOLDER.mkdir()
     for file, options in (
-        (PRETRAINED / "resnet10t.pth", TINY.model_copy(update={"pretrained": "file"})),
+        (PRETRAINED_FOLDER / "resnet10t.pth", TINY.model_copy(update={"pretrained": "file"})),
         (tmp_path / "mine.pth", TINY.model_copy(update={"pretrained": str(tmp_path / "mine.pth")})),
     ):
         torch.save(weights, file)
@@ -323,7 +323,7 @@ def test_hub_that_cannot_be_reached(monkeypatch):
         load_backbone(network, TINY.model_copy(update={"pretrained": "hub"}), 3)
     assert huggingface_hub.constants.HF_HUB_OFFLINE  # the hub's client would retry for a minute
     monkeypatch.setattr("huggingface_hub.get_session", MagicMock())
-    ask_hub_once()
+    use_cache_if_offline()
     assert not huggingface_hub.constants.HF_HUB_OFFLINE, "the connection is there again"
 
 

@@ -39,12 +39,12 @@ def of(backbone, **more):
 def test_narrow_images_are_enlarged_for_backbones_without_padding(name, stride, least):
     """As the last windows and small scales of an evaluation may be."""
     network = build_network(of(name, output_stride=stride), 5).eval()
-    assert network.least_side == least or (least is None and network.least_side > 1)
+    assert network.min_side == least or (least is None and network.min_side > 1)
     for size in ((40, 3), (1, 33), (70, 50)):
         x = torch.randn(1, 3, *size)
         logits = logits_of(network, x)
         assert logits.shape == (1, 5, *size) and logits.isfinite().all()
-        if min(size) >= network.least_side:
+        if min(size) >= network.min_side:
             torch.testing.assert_close(logits, network(x))
 
 

@@ -7,7 +7,7 @@ import timm
 import torch
 from torch import nn
 
-from model.build import OWN, build_vit
+from model.build import CNNS_NOT_IN_TIMM, build_vit
 from model.xception import Block, Xception65
 from tests.golden import fill
 from tools.weights.convert import expected_backbone
@@ -75,7 +75,7 @@ def test_a_block_leaves_its_input_alone():
 
 
 def test_every_own_cnn_is_known_wherever_backbones_are_named(monkeypatch):
-    monkeypatch.setitem(OWN, "mine", Xception65)
+    monkeypatch.setitem(CNNS_NOT_IN_TIMM, "mine", Xception65)
     assert isinstance(expected_backbone("mine"), Xception65)
     with pytest.raises(UserError, match="'mine' is no plain ViT"):
         build_vit("mine", None, 3)

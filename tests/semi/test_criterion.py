@@ -9,7 +9,12 @@ import yaml
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.validation import read_splits
 from semi.criterion import build_criterion, dice_loss
-from semi.pseudo_labels import PseudoLabel, build_consistency, consistency, dice_consistency
+from semi.pseudo_labels import (
+    PseudoLabel,
+    build_consistency_loss,
+    consistency_loss,
+    dice_consistency_loss,
+)
 from supervised import SupOnly
 from tools.results.runs import Run
 from util.config.loading import load_config, parse
@@ -43,7 +48,7 @@ def test_dice(seed, classes, kept):
     target = torch.where(keep, label, 255)
     assert build_criterion(Criterion(name="dice"))(logits, target).item() == loss.item()
     pseudo = PseudoLabel(label, keep.float(), keep | True)
-    assert dice_consistency(logits, pseudo, 0.95).item() == loss.item()
+    assert dice_consistency_loss(logits, pseudo, 0.95).item() == loss.item()
     ce = F.cross_entropy(logits, target, ignore_index=255).nan_to_num()
     both = build_criterion(Criterion(name="ce_dice"))(logits, target)
     torch.testing.assert_close(both, (ce + loss) / 2)
@@ -52,8 +57,8 @@ def test_dice(seed, classes, kept):
 
 def test_pseudo_labels_are_learnt_by_the_loss_of_labels():
     for name in ("ce", "ohem", "dice", "ce_dice"):
-        found = build_consistency(Criterion(name=name))
-        assert found is (dice_consistency if "dice" in name else consistency)
+        found = build_consistency_loss(Criterion(name=name))
+        assert found is (dice_consistency_loss if "dice" in name else consistency_loss)
 
 
 @pytest.mark.parametrize("weights", [None, (0.5, 2.0, 1.25)])

@@ -72,15 +72,15 @@ def unlabeled():
     }
 
 
-def remember(method, count):
+def keep_snapshots(method, count):
     for value in range(count):
         mark(method, value)
-        method.remember(method.model.state_dict())
+        method.keep_snapshot(method.model.state_dict())
 
 
 def test_random_ensembles(toy, unlabeled, monkeypatch):
     method = build(toy)
-    remember(method, 5)
+    keep_snapshots(method, 5)
     counts, members, first_weights = [], [], []
     for step in range(1000):
         seed_step(0, 0, step)
@@ -101,7 +101,7 @@ def test_random_ensembles(toy, unlabeled, monkeypatch):
 def test_draws_without_a_random_number_and_by_every_process(toy, unlabeled, monkeypatch):
     method = build(toy, "method.random_select=false")
     for kept, expected in ((2, 2), (5, 3)):
-        remember(method, kept)
+        keep_snapshots(method, kept)
         assert len(draws(method, unlabeled, monkeypatch)) == expected
     drawn, noise = [], []
     for rank in range(3):

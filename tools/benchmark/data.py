@@ -15,7 +15,7 @@ from PIL import Image
 from dataset.cache import CacheBytes, DecodedSamples, cache_bytes
 from dataset.datasets import UNLABELED, TrainingSet
 from dataset.file_content import read_content
-from dataset.image_files import SUFFIXES, image_size
+from dataset.image_files import IMAGE_SUFFIXES, image_size
 from dataset.reader import Reader
 from dataset.validation import read_splits
 from tools.benchmark.measure import Call, compare, read, report
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
                 config,
                 DecodedSamples(reader, labeled, True, room.labeled),
                 DecodedSamples(reader, unlabeled, False, room.unlabeled),
-                length=ROUND, strong_views=VIEWS, partner="other",
+                length=ROUND, strong_views=VIEWS, cutmix_partner="other",
             )
             for room in (CacheBytes(0, 0, 0), cache_bytes(lists, config.data))
         )  # fmt: skip
@@ -100,7 +100,7 @@ def make_dataset(root: Path, images: Path | None) -> dict[str, Any]:
         (root / folder).mkdir()
     rng = np.random.default_rng(0)
     if images:
-        found = sorted(path for path in images.glob("*") if path.suffix.lower() in SUFFIXES)
+        found = sorted(path for path in images.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         if len(found) < 16:
             raise UserError(f"--images {images}: found {len(found)} images, expected at least 16")
         for path in found:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from inference.predictor import predict_sliding, probabilities_of
-from model.build import network_of
+from model.build import network_from_config
 from tools.benchmark.measure import compare, read, report
 from util import distributed
 from util.precision import autocast
@@ -16,7 +16,7 @@ from util.precision import autocast
 @torch.no_grad()
 def run(args: argparse.Namespace) -> None:
     config, device = read(args), distributed.choose_device(args.device)
-    network = network_of(config.model, config.data).to(device).eval()
+    network = network_from_config(config.model, config.data).to(device).eval()
     image = torch.randn(1, config.data.channels, *args.size, device=device)
     batch, border = config.evaluation.window_batch, config.evaluation.window_border
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         place = RunDir(Path(folder, "run"))
         build = functools.partial(build_trainer, kind, config, device, place, "never")
         training = timed("both, and the network", build)
-        raw = timed("first batch", lambda: next(iter(training.train)))
+        raw = timed("first batch", lambda: next(iter(training.train_loader)))
         timed("first step", lambda: training.train_step(raw)["loss"].item())
     report({"start-up": pd.DataFrame(found).T}, counts)
 

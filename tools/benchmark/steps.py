@@ -69,7 +69,7 @@ def repeated_step(script: str, config: Config, device: torch.device) -> Call:
     folder = RunDir(config.data.root / "run")
     training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)
-    raw, tf32 = next(iter(training.train)), bool(config.tf32)
+    raw, tf32 = next(iter(training.train_loader)), bool(config.tf32)
 
     def call() -> dict[str, torch.Tensor]:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, MEMORY_KINDS
-from engine.estimate import CARDS, RATES, Needs, least_times, run_needs, step_seconds
+from engine.estimate import GPU_SIZES_GIB, PEAK_TFLOPS, Needs, least_times, run_needs, step_seconds
 from engine.method import Method
 from tools.methods import method_of, methods_of
 from util.config.loading import load_config
@@ -22,8 +22,8 @@ from util.tables import markdown_row, markdown_table
 STEPS = 10_000
 """Number of steps for the times in the table."""
 HEAD = [
-    "config", "method", "images", "precision", "peak", *MEMORY_KINDS, "TFLOP", *CARDS, "disk",
-    *RATES,
+    "config", "method", "images", "precision", "peak", *MEMORY_KINDS, "TFLOP", *GPU_SIZES_GIB,
+    "disk", *PEAK_TFLOPS,
 ]  # fmt: skip
 """Memory in GiB; images of a forward pass that fit, by the GiB of a GPU; least time of 10 000 steps
 by GPU."""
@@ -75,7 +75,7 @@ def cells(path: Path, method: type[Method], config: Config, images: int, needs: 
         f"{cost.tflop:.2f}",
         *(fits[n] for n in needs.per_forward.values()),
         f"{needs.disk / GIB:.1f}",
-        *(times.get(card, "") for card in RATES),
+        *(times.get(gpu, "") for gpu in PEAK_TFLOPS),
     ]
 
 

@@ -177,8 +177,8 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
     running: dict[subprocess.Popen[bytes], tuple[RunProgress, str]] = {}
     with stop_requests() as stop:
         asked_to_stop = False
-        while running or (waiting and not stop.by):
-            while free and waiting and not stop.by:
+        while running or (waiting and not stop.signal_name):
+            while free and waiting and not stop.signal_name:
                 state = waiting.pop(0)
                 try:
                     process = _start(state.planned, free[0])
@@ -188,7 +188,7 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
                     continue
                 state.say(f"started on {free[0]}")
                 running[process] = state, free.pop(0)
-            if stop.by and not asked_to_stop:
+            if stop.signal_name and not asked_to_stop:
                 asked_to_stop = True
                 for process in running:  # a terminal's Ctrl-C has reached them already
                     process.send_signal(signal.SIGTERM)
@@ -200,7 +200,7 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
                 state.say(text)
                 failed += [state.planned] if has_failed else []
                 stopped |= process.returncode in STOPPED
-        if stop.by or stopped:
+        if stop.signal_name or stopped:
             raise Interrupted
     return failed
 

@@ -6,7 +6,7 @@ Weights go to pretrained/<backbone>.pth, where training reads them.
 import sys
 from pathlib import Path
 
-from model.files import PRETRAINED
+from model.files import PRETRAINED_FOLDER
 from util.cli import exit_with_one_line, importing
 from util.parser import Parser
 
@@ -33,7 +33,9 @@ def command_line() -> Parser:
     def command(name: str, text: str, examples: tuple[str, str]) -> Parser:
         shown = [f"python -m tools.weights {example}" for example in examples]
         added: Parser = commands.add_parser(name, help=text, description=text, examples=shown)
-        added.add_argument("--folder", type=Path, default=PRETRAINED, help="folder of the weights")
+        added.add_argument(
+            "--folder", type=Path, default=PRETRAINED_FOLDER, help="folder of the weights"
+        )
         return added
 
     command(

@@ -12,7 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from model.build import OWN, build_vit, check_name
+from model.build import CNNS_NOT_IN_TIMM, build_vit, check_name
 from model.checkpoint import network_state, shape_of
 from model.files import network_in
 from model.pretrained import pair_names
@@ -57,8 +57,8 @@ def expected_backbone(name: str) -> nn.Module:
     Raises `UserError` for a name that timm lacks.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        if name in OWN:
-            return OWN[name](16, 3)
+        if name in CNNS_NOT_IN_TIMM:
+            return CNNS_NOT_IN_TIMM[name](16, 3)
         check_name(name)
         try:
             return build_vit(name, None, 3)

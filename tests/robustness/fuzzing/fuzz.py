@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dataset.validation import check_files, read_splits
-from model.build import network_of
+from model.build import network_from_config
 from model.trained import load_network
 from tests.conftest import METHODS, REPOSITORY, Toy
 from tests.robustness.fuzzing import odd
@@ -42,7 +42,7 @@ class World:
     def __init__(self, folder: Path):
         self.toy = Toy(folder)
         self.config = load_config(self.toy.config)
-        self.weights = network_of(self.config.model, self.config.data).state_dict()
+        self.weights = network_from_config(self.config.model, self.config.data).state_dict()
         for path in REPOSITORY.glob("configs/*.yaml"):
             self.path(path.name).write_bytes(path.read_bytes())
         names = ("toy.yaml", "val.txt", "data/images/l0.jpg", "data/masks/l0.png")

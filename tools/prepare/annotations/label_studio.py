@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from pydantic import FiniteFloat
 
-from dataset.image_files import SUFFIXES
+from dataset.image_files import IMAGE_SUFFIXES
 from tools.prepare.annotations.model import Annotations, Draw, Picture, Region, Size, region
 from tools.prepare.annotations.parsing import Entry, Point, Side
 from tools.prepare.annotations.shapes import bitmap, corners, ellipse, opaque, outline, picture_in
@@ -198,7 +198,7 @@ def _names(task: Entry) -> tuple[str, ...]:
     data = task.value.get("data", task.value)
     texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}
     paths = [_path(texts[key]) for key in sorted(texts, key=lambda key: key != "image")]
-    names = [p for p in paths if Path(p).suffix.lower() in SUFFIXES]
+    names = [p for p in paths if Path(p).suffix.lower() in IMAGE_SUFFIXES]
     if not names:
         raise task.error("no image; expected its address in 'data'")
     return tuple(dict.fromkeys(names))

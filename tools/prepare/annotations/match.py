@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from dataset.image_files import SUFFIXES
+from dataset.image_files import IMAGE_SUFFIXES
 from tools.prepare.annotations.model import Picture
 from tools.prepare.faults import raise_faults
 from util.errors import UserError
@@ -162,4 +162,4 @@ def _parts(stem: str) -> Parts:
 def _stem(name: str) -> str:
     """Return a path without the suffix of an image."""
     stem, suffix = os.path.splitext(nfc(name.replace("\\", "/")))
-    return stem if suffix.lower() in SUFFIXES else stem + suffix
+    return stem if suffix.lower() in IMAGE_SUFFIXES else stem + suffix

@@ -96,9 +96,9 @@ def choose_settings(
 def find_pretrained(backbone: str) -> str:
     """Return `model.pretrained` for a backbone: file or hub if weights are available, else none."""
     from model.hub import is_on_hub
-    from model.pretrained import PRETRAINED
+    from model.pretrained import PRETRAINED_FOLDER
 
-    if find_path(PRETRAINED / f"{backbone}.pth").is_file():
+    if find_path(PRETRAINED_FOLDER / f"{backbone}.pth").is_file():
         return "file"
     return "hub" if is_on_hub(backbone) else "none"
 
