@@ -150,6 +150,8 @@ def score(args: argparse.Namespace, config: Config, device: "torch.device") -> N
     if args.surface_distance:
         spacing = config.evaluation.spacing
         sizes = [image_size(sample.image_files[0]) for sample in samples]
+        if config.evaluation.mode == "center_crop":
+            sizes = [(min(w, config.crop_size), min(h, config.crop_size)) for w, h in sizes]
         distances = VolumeDistances(paths, sizes, volumes, len(classes), spacing, device)
     begin = time.perf_counter()
     scores = evaluate(
@@ -198,7 +200,7 @@ def read_split(args: argparse.Namespace, config: Config) -> "Split":
     if args.split == "val" and uses_run_config and distributed.is_main():
         if problem := changed_since_training(args.checkpoint.parent, split):
             logger.warning("%s; the score may be too high", problem)
-        else:
+        elif args.checkpoint.name != "latest.pth":
             fix = "--split test" if config.data.test else "--set data.test=FILE --split test"
             note = "these images selected the best checkpoint; report a test split"
             logger.info("note     %s: %s", note, fix)

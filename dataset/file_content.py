@@ -25,7 +25,7 @@ from util.errors import UserError
 
 BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, FORMAT = 258, 259, 262, 277, 284, 339
 """TIFF tags: BitsPerSample, Compression, PhotometricInterpretation, SamplesPerPixel,
-PlanarConfiguration, ExtraSamples, SampleFormat."""
+PlanarConfiguration, SampleFormat."""
 WHITE_IS_ZERO, SIGNED = 0, 2
 """Values of the tags PhotometricInterpretation and SampleFormat."""
 TIFF_JPEG = (6, 7)
@@ -253,16 +253,18 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
     """Return whether Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
-    uncompressed planes of more than 8 bits and compressed values that it would swap the bytes of
-    once more than libtiff; colours of 8 bits; transparency."""
+    uncompressed planes of more than 8 bits, and compressed big-endian numbers, whose bytes Pillow
+    swaps once too often; several bands of 8 bits, unless Pillow reads only the first."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, is_compressed = tags.get(BITS, (1,)), tags.get(COMPRESSION, 1) != 1
+    in_planes = tags.get(PLANAR, 1) == 2
     if max(len(bits), tags.get(SAMPLES, 1)) > 1:
-        return max(bits) <= 8 and image.mode != "L"  # "L": Pillow reads the first band only
-    in_planes = tags.get(PLANAR, 1) == 2 and not is_compressed
+        reads_first_only = image.mode == "L" or (image.mode == "LA" and in_planes)
+        return max(bits) <= 8 and not reads_first_only
     is_signed_byte = bits[0] == 8 and tags.get(FORMAT, (1,))[0] == SIGNED
     is_swapped = is_compressed and _raw_mode(image).endswith(("BS", "BF"))
-    return not (in_planes and bits[0] > 8) and not is_signed_byte and not is_swapped
+    is_raw_planes = in_planes and not is_compressed and bits[0] > 8
+    return not is_raw_planes and not is_signed_byte and not is_swapped
 
 
 def _grey_bits(image: Image.Image) -> int:

@@ -12,19 +12,19 @@ def make_views(
     raw: RawBatch,
     mean: Tensor,
     std: Tensor,
-    mirrored_partner: bool = False,
+    reversed_partners: bool = False,
     rgb: Rgb | None = (0, 1, 2),
 ) -> Batch:
     """Make the batch for the step of a method from raw samples on the device.
 
     Args:
         mean, std: `[C, 1, 1]`.
-        mirrored_partner: partners from the batch are at the mirrored position, else the previous.
+        reversed_partners: take partners from the batch in reversed order, not the previous image.
         rgb: the channels that are red, green and blue.
     """
     batch: Batch = {"labeled": labeled_views(raw["labeled"], mean, std)}
     if "unlabeled" in raw:
-        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, mirrored_partner, rgb)
+        batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, reversed_partners, rgb)
     return batch
 
 
@@ -34,7 +34,7 @@ def labeled_views(raw: RawLabeled, mean: Tensor, std: Tensor) -> Labeled:
 
 
 def unlabeled_views(
-    raw: RawUnlabeled, mean: Tensor, std: Tensor, mirrored_partner: bool, rgb: Rgb | None
+    raw: RawUnlabeled, mean: Tensor, std: Tensor, reversed_partners: bool, rgb: Rgb | None
 ) -> Unlabeled:
     """Make weak and strong views; a strong one shows its partner inside the CutMix box."""
     weak = to_unit(raw["image"].permute(0, 3, 1, 2))
@@ -49,21 +49,21 @@ def unlabeled_views(
     else:
         index = torch.arange(len(weak), device=weak.device)
         # Of an odd number of images, flipping would make the middle one its own partner.
-        is_mirrored = mirrored_partner and len(weak) % 2 == 0
+        is_mirrored = reversed_partners and len(weak) % 2 == 0
         out["partner_index"] = index.flip(0) if is_mirrored else index.roll(1)
     images_per_sample = len(raw["strong_params"]) // max(len(boxes), 1)
     for number, box in enumerate(boxes):
         drawn = slice(number * images_per_sample, (number + 1) * images_per_sample)
-        own = strong_view_per_image(weak, raw["strong_params"][drawn], rgb)
+        own = strong_view_of_sample(weak, raw["strong_params"][drawn], rgb)
         if "partner" in raw:
-            partner_view = strong_view_per_image(partner_weak, partner["strong_params"][drawn], rgb)
+            partner_view = strong_view_of_sample(partner_weak, partner["strong_params"][drawn], rgb)
         else:
             partner_view = own[out["partner_index"]]
         out["strong"].append(normalise(torch.where(box[:, None], partner_view, own), mean, std))
     return out
 
 
-def strong_view_per_image(
+def strong_view_of_sample(
     x: Tensor, params_per_image: list[dict[str, Tensor]], rgb: Rgb | None
 ) -> Tensor:
     """Make a strong view of images `[B, C, H, W]`, each image of a pair with its own parameters."""

@@ -34,7 +34,6 @@ from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_from_config
 from model.checkpoint import shape_of
 from model.files import best_checkpoint, network_in
-from model.network import Network
 from model.pretrained import load_backbone
 from util import distributed
 from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
@@ -230,8 +229,9 @@ def _build_method(
         )
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
+    expected = {key: shape_of(value) for key, value in network.state_dict().items()}
     method = method_class(network, config)
-    _require_loadable(method, network)
+    _require_loadable(method, expected)
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
@@ -240,11 +240,13 @@ def _build_method(
     return method
 
 
-def _require_loadable(method: Method, network: Network) -> None:
+def _require_loadable(method: Method, expected: dict[str, Any]) -> None:
     """Raise `ValueError` for a network of `eval_models` whose checkpoint cannot be loaded into the
-    config's `network`, and for a `labeler` that is not validated."""
+    config's network, and for a `labeler` that is not validated.
+
+    `expected`: shapes of the config's network, by the name of the weight.
+    """
     kind, networks = type(method).__name__, method.eval_models()
-    expected = {key: shape_of(value) for key, value in network.state_dict().items()}
     for name, scored in networks.items():
         found = network_in(best_checkpoint(Path(), name))
         if found != name or getattr(method, name, None) is not scored:

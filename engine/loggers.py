@@ -23,7 +23,7 @@ class TensorBoard:
         # After an interruption, events of repeated steps are dropped, but not the validation of the
         # epoch before, whose step is the number of completed steps.
         purge_step = first_step + 1 if first_step else 0
-        threading.excepthook = _report_unless_raised_again
+        threading.excepthook = _report_unless_tensorboards
         self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
     def log_scalars(self, values: dict[str, float], step: int) -> None:
@@ -38,10 +38,10 @@ class TensorBoard:
         self._writer.close()
 
 
-def _report_unless_raised_again(error: threading.ExceptHookArgs) -> None:
-    """Print a thread's error, unless it is one of TensorBoard's writer, such as a full disk, which
-    the next call raises."""
-    if not isinstance(error.exc_value, OSError):
+def _report_unless_tensorboards(error: threading.ExceptHookArgs) -> None:
+    """Print a thread's error, unless it is of TensorBoard's writer (a full disk): the next call of
+    the writer raises it."""
+    if not (error.thread and "tensorboard" in type(error.thread).__module__):
         threading.__excepthook__(error)
 
 

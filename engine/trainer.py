@@ -78,7 +78,6 @@ class Trainer:
         self.score_title = score_title(config)
 
         self.steps_per_epoch = len(self.train_loader)
-        """Steps of an epoch."""
         self.epoch = 0
         """Completed epochs, validation included."""
         self.epoch_steps_done = 0
@@ -298,8 +297,8 @@ class Trainer:
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""
         raw = to_device(raw, self.device)
-        mirrored_partner = self.config.cutmix_partner == "flip"
-        return make_views(raw, self.mean, self.std, mirrored_partner, self.config.data.rgb_channels)
+        reverse = self.config.cutmix_partner == "flip"
+        return make_views(raw, self.mean, self.std, reverse, self.config.data.rgb_channels)
 
     def _set_lr(self, step: int) -> float:
         """Set the learning rates of a step of the run; return the first group's."""

@@ -18,7 +18,7 @@ from util import distributed
 from util.config.schema import Config, Evaluation
 from util.config.types import IGNORE
 from util.errors import UserError, counted
-from util.plotting import MAX_READABLE_ROWS
+from util.plotting import MAX_READABLE_CLASSES
 from util.tables import text_table
 
 Array = TypeVar("Array", Tensor, np.ndarray)
@@ -268,7 +268,7 @@ def score_table(
     """Return IoU, Dice of volumes and `more` named scores `[C]` by class, mIoU and pixel accuracy
     as text; with `more`, also a 95 % interval of each IoU.
 
-    `is_short`: of more than `MAX_READABLE_ROWS` classes, show the present ones with the lowest IoU.
+    `is_short`: of more than `MAX_READABLE_CLASSES`, show the present classes with the lowest IoU.
     """
     columns = scores.by_class | dict(more or {})
     intervals = scores.intervals
@@ -276,7 +276,7 @@ def score_table(
     heads = ["95 % interval"] if class_intervals else []
     rows = [["", *columns, *heads]] if len(columns) > 1 else []
     shown: Sequence[int] = range(len(classes))
-    if is_short and len(classes) > MAX_READABLE_ROWS:
+    if is_short and len(classes) > MAX_READABLE_CLASSES:
         present = (~scores.absent).nonzero().flatten()
         shown = present[scores.iou[present].argsort(stable=True)[:SHORT_TABLE_CLASSES]].tolist()
     for index in shown:

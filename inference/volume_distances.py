@@ -22,7 +22,7 @@ class VolumeDistances:
     Args:
         images: path of each image; slices are stacked in the order of their paths, with numbers
             sorted by value.
-        sizes: width and height of each image.
+        sizes: width and height of each image, as scored.
         volumes: number of each image's volume, by index.
         spacing: distance between slices, rows and columns; None: pixels, slices one pixel apart.
 

@@ -18,7 +18,7 @@ from util.config.types import IGNORE
 
 
 class BoundaryIoU:
-    """Sums over images; a watcher of `inference.evaluation.evaluate`."""
+    """Sums over images; a `ScoreCollector` of `inference.evaluation.evaluate`."""
 
     def __init__(self, classes: int, distance: float, device: torch.device):
         self.distance, self.classes = distance, classes

@@ -27,7 +27,7 @@ CNNS_NOT_IN_TIMM = {xception.NAME: xception.Xception65}
 """CNNs that timm does not have, by name. Each takes output stride and channels, and returns a
 shallow (stride 4) and a deep feature map; `channels`: of both."""
 # Errors of timm for a model that cannot take the requested form.
-_TIMM_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
+_UNFIT_ERRORS = (RuntimeError, ValueError, TypeError, AttributeError, AssertionError)
 # Sides to try for the least one that a backbone takes.
 _SIDES_TO_TRY = (1, 2, 4, 8, 16, 32, 64)
 
@@ -121,7 +121,7 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
         )
         if len({(block["num_chs"], block["reduction"]) for block in vit.feature_info}) != 1:
             raise ValueError("its blocks differ in width or stride")
-    except _TIMM_ERRORS as error:
+    except _UNFIT_ERRORS as error:
         raise UserError(
             f"model.backbone: '{name}' is no plain ViT for images of any size ({reason(error)}), "
             "which model.network dpt needs. Fix: use a ViT of timm such as vit_small_patch14_dinov2"
@@ -144,7 +144,7 @@ def build_cnn(
         facts = _probe(name, stride, shallow)
         backbone = _feature_maps(name, stride, out_indices=facts.indices, in_chans=in_channels)
         backbone.min_side = facts.min_side
-    except _TIMM_ERRORS as error:
+    except _UNFIT_ERRORS as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
             f"({reason(error)}). Fix: use a CNN of timm such as resnet50s; a ViT needs "
@@ -208,7 +208,7 @@ def _with_own_strides(create: Callable[..., Any]) -> Any:
 def _takes_size(backbone: nn.Module, height: int, width: int) -> bool:
     try:
         backbone(torch.zeros(1, 3, height, width))
-    except _TIMM_ERRORS:
+    except _UNFIT_ERRORS:
         return False
     return True
 

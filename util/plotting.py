@@ -34,7 +34,7 @@ STYLE: Any = {
     "svg.hashsalt": "0",  # the same drawing has the same ids
     "text.parse_math": False,  # a class may be called $
 }
-MAX_READABLE_ROWS = 25
+MAX_READABLE_CLASSES = 25
 """With more rows than this, cells of a matrix are too small for numbers, and a log is too long."""
 DPI = 100
 
@@ -150,7 +150,7 @@ def heat_map(
     """
     from matplotlib.colors import PowerNorm
 
-    has_numbers = len(rows) <= MAX_READABLE_ROWS and len(columns) <= MAX_READABLE_ROWS
+    has_numbers = len(rows) <= MAX_READABLE_CLASSES and len(columns) <= MAX_READABLE_CLASSES
     cell = 0.36 if has_numbers else 0.18
     margin = 0.09 * max(map(len, rows)) + 0.6
     width = margin + (cell if is_square else min(cell, 8 / len(columns))) * len(columns)

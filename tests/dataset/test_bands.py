@@ -122,6 +122,10 @@ def test_no_band_in_planes_is_lost(compression, tmp_path):
     write_tiff(path, values(5).transpose(2, 0, 1), **how)
     with pytest.raises(UserError, match="5 bands, but data.bands is rgb"):
         stored_bands(path, "rgb", 1)
+    grey_alpha = values(2)
+    write_tiff(path, grey_alpha.transpose(2, 0, 1), extrasamples=["unassalpha"], **how)
+    found, _ = stored_bands(path, "grey", 1)
+    assert np.array_equal(found[..., 0], grey_alpha[..., 0])
 
 
 def test_many_bands_are_read_in_silence(tmp_path):

@@ -280,7 +280,7 @@ def test_partners_within_the_batch(loader, flip, mate):
     raw = next(iter(loader("cutmix_partner=batch", images=len(mate))))
     u = raw["unlabeled"]
     u["boxes"][:] = torch.tensor([5, 7, 20, 30])
-    flipped = {"mirrored_partner": True} if flip else {}
+    flipped = {"reversed_partners": True} if flip else {}
     out = make_views(raw, torch.zeros(3, 1, 1), torch.ones(3, 1, 1), **flipped)["unlabeled"]
     assert out["partner_index"].tolist() == mate
     u["boxes"][:] = 0

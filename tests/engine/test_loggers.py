@@ -95,7 +95,8 @@ def test_a_failure_of_the_writing_thread_is_raised_by_the_next_call_only(
 ):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
     board = TensorBoard(None, tmp_path, 0)
-    for kind in (OSError, ValueError):
-        threading.excepthook(threading.ExceptHookArgs((kind, kind("why"), None, None)))
-    assert "OSError" not in (shown := capsys.readouterr().err) and "ValueError: why" in shown
+    writer = board._writer.file_writer.event_writer._async_writer._worker
+    for thread in (writer, threading.current_thread()):
+        threading.excepthook(threading.ExceptHookArgs((OSError, OSError(28), None, thread)))
+        assert ("OSError" in capsys.readouterr().err) == (thread is not writer)
     board.close()

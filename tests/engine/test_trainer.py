@@ -349,6 +349,14 @@ class Strange(Method):
         return {"model": self.model, "model_b": self.model_b}
 
 
+class Grown(Method):
+    """A method that adds a layer to its network."""
+
+    def __init__(self, model, config):
+        model.extra = nn.Conv2d(2, 2, 1)
+        super().__init__(model, config)
+
+
 class Unscored(Strange):
     """A method whose pseudo-labels come from a network that is not validated."""
 
@@ -362,6 +370,7 @@ class Unscored(Strange):
     "kind, said",
     [
         (Strange, "Strange.eval_models: model_b has other weights .*: head.b0.0.weight, .* Fix"),
+        (Grown, "Grown.eval_models: model has other weights .*: extra.weight, extra.bias. Fix"),
         (Unscored, "Unscored.labeler: found a network that is not validated, expected .*: model. "),
     ],
 )

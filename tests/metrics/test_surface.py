@@ -91,6 +91,9 @@ def test_evaluate_writes_them(trained, run, mistake, tmp_path):
     outputs = ["--json", tmp_path / "scores.json", "--save-path", tmp_path / "out"]
     out = run(evaluate, *argv, "--surface-distance", *outputs, "--set", pattern).output()
     assert "surface distances in mm" in out
+    cropped = ["evaluation.mode=center_crop", "crop_size=24"]
+    out = run(evaluate, *argv, "--surface-distance", "--set", pattern, *cropped).output()
+    assert "surface distances in mm" in out
     scores = json.loads((tmp_path / "scores.json").read_text())["surface_distance"]
     rows = list(csv.DictReader((tmp_path / "out/scores.csv").open()))
     for title in ("HD95 (mm)", "ASD (mm)", "ASD volumes"):

@@ -39,6 +39,7 @@ SETTINGS = {
     "optimizer.momentun=0.9": ["unknown key 'optimizer.momentun'", "did you mean 'momentum'"],
     "lr=0.1": ["unknown key 'lr'; did you mean 'optimizer.lr'?"],
     "optimizer.backbone=x": ["'optimizer.backbone'; did you mean 'model.backbone'?"],
+    "evaluation.scale=[1]": ["'evaluation.scale'; did you mean 'scales' or 'data.scale'?"],
     "name=x": ["did you mean 'data.name' or 'criterion.name' or 'optimizer.name'?"],
     "thresh_init=0.5": ["unknown key 'thresh_init'; known: data, model"],
     "method.thresh_int=0.5": ["unknown key 'method.thresh_int'", "did you mean 'thresh_init'"],

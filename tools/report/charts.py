@@ -11,7 +11,7 @@ from tools.results.records import PseudoLabels
 from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
-from util.plotting import MAX_READABLE_ROWS, as_image, chart, heat_map, line_chart, new_figure
+from util.plotting import MAX_READABLE_CLASSES, as_image, chart, heat_map, line_chart, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,6 +79,6 @@ def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> "Figure":
         shade = np.array([colour]) / 255
         axis.scatter(x, y, 28, shade, label=name, edgecolors="#444444", linewidths=0.4)
     axis.set(title="t-SNE of class means of decoder features", xticks=[], yticks=[])
-    if len(data.classes) <= MAX_READABLE_ROWS:
+    if len(data.classes) <= MAX_READABLE_CLASSES:
         axis.legend(bbox_to_anchor=(1, 1), loc="upper left")
     return figure

@@ -14,7 +14,7 @@ from util.errors import UserError, printable
 from util.io import csv_text
 from util.tables import Rows, markdown_table, text_table
 
-TEXT_COLUMNS = {"method", "weights", "network", "dataset", "partition", "commit", "settings"}
+TEXT_COLUMNS = {"method", "scored", "network", "dataset", "partition", "commit", "settings"}
 """Columns of text; all others hold numbers."""
 ALWAYS_SHOWN = ("method", "best ", "in epoch", "last ", "published", "s/step", "GiB")
 """Beginnings of columns that are shown even where all rows have the same value."""
@@ -73,7 +73,7 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
     table, score = results.table, "mIoU" if results.score == "miou" else results.score
     cells = pd.DataFrame({
         "method": table.method,
-        "weights": table.scored,
+        "scored": table.scored,
         "network": table.network,
         "dataset": table.dataset,
         "partition": table.partition,

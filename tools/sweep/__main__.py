@@ -16,6 +16,7 @@ from tools.sweep.spec import expand, read_sweep
 from util.cli import exit_with_one_line, importing
 from util.config.loading import load_config
 from util.errors import UserError
+from util.interrupt import Interrupted
 from util.parser import Parser
 from util.paths import find_path
 
@@ -42,7 +43,7 @@ def main() -> None:
             return
         if not all(state.is_done for state in states):
             check_devices(args.devices)
-        failed = run_all(states, args.devices)
+        failed, stopped = run_all(states, args.devices)
         for run in failed:
             print(f"failed: python {' '.join(run.command)}")
         from tools.results.tables import as_text, collect  # imports pandas
@@ -52,6 +53,8 @@ def main() -> None:
                 print("", as_text(collect(started)), sep="\n")
             except UserError as error:  # all runs failed
                 print(f"\nno table: {error}")
+        if stopped:
+            raise Interrupted
     sys.exit(1 if failed else 0)
 
 

@@ -160,11 +160,11 @@ def result(run: Run) -> str:
     return f"done: {'; '.join(parts) or 'no score'}; {duration(run.seconds)}"
 
 
-def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[PlannedRun]:
-    """Run the unfinished runs; return those that failed.
+def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> tuple[list[PlannedRun], bool]:
+    """Run the unfinished runs; return those that failed, and whether one was stopped.
 
-    The output of a run is appended to console.txt in its folder. Raises `Interrupted` at the end
-    if the sweep or a run was asked to stop.
+    The output of a run is appended to console.txt in its folder. Raises `Interrupted` after a
+    request to stop the sweep, when all runs have saved.
 
     Args:
         devices: auto, cpu, or the number of a GPU.
@@ -200,9 +200,9 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> list[Plann
                 state.say(text)
                 failed += [state.planned] if has_failed else []
                 stopped |= process.returncode in STOPPED
-        if stop.signal_name or stopped:
+        if stop.signal_name:
             raise Interrupted
-    return failed
+    return failed, stopped
 
 
 def _start(planned: PlannedRun, device: str) -> subprocess.Popen[bytes]:

@@ -177,11 +177,11 @@ def _override(assignment: str) -> dict[str, Any]:
 
 
 def _suggestion(model: type[BaseModel], location: tuple[int | str, ...], prefix: str) -> str:
-    """Return the end of a message about an unknown key: keys of this name in other sections, else
-    the nearest key of its own section, else all of these."""
+    """Return the end of a message about an unknown key: the nearest key of its own section and keys
+    of its name in others, else all of its own section."""
     name, known = str(location[-1]), _known_keys(model, location)
     elsewhere = [key for key in _dotted_keys(model, prefix) if key.rpartition(".")[2] == name]
-    if near := elsewhere or difflib.get_close_matches(name, known, n=1, cutoff=0.7):
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.7) + elsewhere:
         names = "' or '".join(near)
         return f"did you mean '{names}'?"
     return f"known: {', '.join(known) or 'none'}"
