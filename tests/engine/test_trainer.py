@@ -353,7 +353,7 @@ class Grown(Method):
     """A method that adds a layer to its network."""
 
     def __init__(self, model, config):
-        model.extra = nn.Conv2d(2, 2, 1)
+        model.extra = torch.nn.Conv2d(2, 2, 1)
         super().__init__(model, config)
 
 
