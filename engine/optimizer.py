@@ -149,7 +149,7 @@ class LossScale:
             return
         bad_loss = distributed.all_reduce((~loss.isfinite()).int(), "max").bool()
         overflow = ~grad_norm.isfinite() & ~bad_loss
-        steps = torch.where(overflow, 0, self._steps + 1)
+        steps = torch.where(overflow, 0, self._steps + ~bad_loss)
         grows = steps >= self.GROWTH_INTERVAL
         factor = torch.where(overflow, 0.5, torch.where(grows, 2.0, 1.0))
         self.value = (self.value * factor).clamp(self.FLOOR, self.CEILING)

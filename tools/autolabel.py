@@ -69,7 +69,20 @@ def main() -> None:
         ranking = labels.ranking(samples, args.acquisition)
         labels.require_labels(ranking)
         plain = checkpoint_config(args.checkpoint, args.config, args.set)  # no --tta
-        write_results(labels, ranking, plain, args)
+        write_results(labels, ranking, with_rule_of_class_weights(plain, args), args)
+
+
+def with_rule_of_class_weights(config: Config, args: argparse.Namespace) -> Config:
+    """Return the config with the rule of a run's `criterion.class_weights` in place of the numbers
+    that the run counted in its masks: there are more masks now."""
+    from tools.results.records import Start, read_records
+
+    starts = read_records(args.checkpoint.parent / "starts.jsonl", Start)
+    rule = starts[-1].class_weights if starts else None
+    if args.config or is_set("criterion.class_weights", args.set) or not isinstance(rule, str):
+        return config
+    criterion = config.criterion.model_copy(update={"class_weights": rule})
+    return config.model_copy(update={"criterion": criterion})
 
 
 def write_results(

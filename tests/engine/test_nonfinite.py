@@ -92,7 +92,7 @@ def test_the_scale_of_float16():
     scale, good, bad = LossScale(CPU, "float16"), torch.tensor(1.0), torch.tensor(NAN)
     for _ in range(40):
         scale.update(loss=bad, grad_norm=bad)
-    assert scale.state()["scale"] == 65536
+    assert scale.state() == {"scale": 65536, "_growth_tracker": 0}
     for step in range(100):
         scale.update(loss=good, grad_norm=bad)
         assert scale.state()["scale"] == max(65536 / 2 ** (step + 1), 1)

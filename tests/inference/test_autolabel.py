@@ -29,7 +29,7 @@ from model.trained import load_trained
 from tests.conftest import write_sample
 from tools import active_learning, autolabel
 from tools.check_data import __main__ as check_data
-from util.config.loading import load_config
+from util.config.loading import dump_config, load_config
 from util.errors import UserError
 
 CPU = torch.device("cpu")
@@ -99,6 +99,21 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
     lists = read_splits(new.data, unlabeled=False)
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
     run(check_data, "--config", tmp_path / "out/config.yaml").output()
+
+
+def test_class_weights_are_counted_again(command, trained, tmp_path):
+    config, starts = load_config(trained / "config.yaml"), trained / "starts.jsonl"
+    counted = config.criterion.model_copy(update={"class_weights": (1.0, 2.0, 3.0)})
+    (trained / "config.yaml").write_text(
+        dump_config(config.model_copy(update={"criterion": counted}))
+    )
+    start = json.loads(starts.read_text().splitlines()[-1]) | {"class_weights": "auto"}
+    starts.write_text(json.dumps(start) + "\n")
+    given = ["--set", "criterion.class_weights=[3,2,1]"]
+    for folder, more, expected in (("a", [], "auto"), ("b", given, (3, 2, 1))):
+        command("--threshold", 0, "--out", tmp_path / folder, *more).output()
+        written = load_config(tmp_path / folder / "config.yaml")
+        assert written.criterion.class_weights == expected
 
 
 def test_images_without_labels_stay_unlabelled(command, run, tmp_path):
