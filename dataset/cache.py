@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from dataset.image_files import image_size
+from dataset.image_files import PROBED_HEADERS, image_size
 from dataset.reader import Reader
 from dataset.samples import Sample
 from dataset.split_files import Splits
@@ -23,8 +23,6 @@ from util.workers import START_METHOD
 DecodedSample = tuple[np.ndarray, Image.Image | None]
 """The bands of an image `[H, W, C]`, and its class indices in mode L; without a mask, 255 where the
 image has no data."""
-PROBED_HEADERS = 64
-"""Number of headers from which the memory of a split is estimated."""
 
 
 class CacheBytes(NamedTuple):

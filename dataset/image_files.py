@@ -27,7 +27,7 @@ MAX_MEGAPIXELS = 179
 DECODED_MEGAPIXELS = 200
 """Pixels that all threads of `decoding_threads` decode at once, about."""
 PROBED_HEADERS = 64
-"""Headers that it reads."""
+"""Headers from which the memory of many images is estimated."""
 
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
@@ -142,10 +142,8 @@ def missing_file_hint(path: Path) -> str:
                 return "; found a link to a missing file, or a folder, of this name"
             if name.lower() == path.name.lower():
                 return f"; found {name} there, upper and lower case differ. Fix: correct the name"
-            if (
-                os.path.splitext(name)[0] == path.stem
-                and os.path.splitext(name)[1] in IMAGE_SUFFIXES
-            ):
+            stem, suffix = os.path.splitext(name)
+            if stem == path.stem and suffix in IMAGE_SUFFIXES:
                 return f"; found {name} there. Fix: correct the suffix"
     return ""
 

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from dataset.cache import cache_bytes
@@ -229,7 +230,7 @@ def _build_method(
         )
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
-    expected = {key: shape_of(value) for key, value in network.state_dict().items()}
+    expected = _shapes(network)  # before the method may change it
     method = method_class(network, config)
     _require_loadable(method, expected)
     distributed.sync_batchnorm(method.to(device), device)
@@ -240,7 +241,11 @@ def _build_method(
     return method
 
 
-def _require_loadable(method: Method, expected: dict[str, Any]) -> None:
+def _shapes(network: nn.Module) -> dict[str, object]:
+    return {key: shape_of(value) for key, value in network.state_dict().items()}
+
+
+def _require_loadable(method: Method, expected: dict[str, object]) -> None:
     """Raise `ValueError` for a network of `eval_models` whose checkpoint cannot be loaded into the
     config's network, and for a `labeler` that is not validated.
 
@@ -254,7 +259,7 @@ def _require_loadable(method: Method, expected: dict[str, Any]) -> None:
                 f"{kind}.eval_models: found {name}, expected model or model_..., "
                 "the name of the attribute that holds the network. Fix: rename both"
             )
-        shapes = {key: shape_of(value) for key, value in scored.state_dict().items()}
+        shapes = _shapes(scored)
         if changed := [k for k in {**expected, **shapes} if expected.get(k) != shapes.get(k)]:
             raise ValueError(
                 f"{kind}.eval_models: {name} has other weights than the network of the config, "

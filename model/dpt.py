@@ -69,9 +69,8 @@ class Decoder(nn.Module):
     def __init__(self, inputs: int, num_classes: int):
         super().__init__()
         # Widths for the widest published encoder that is not wider than this one, or the smallest.
-        widths, channels = DECODER_WIDTHS[
-            max((w for w in DECODER_WIDTHS if w <= inputs), default=min(DECODER_WIDTHS))
-        ]
+        fitting = [width for width in DECODER_WIDTHS if width <= inputs]
+        widths, channels = DECODER_WIDTHS[max(fitting, default=min(DECODER_WIDTHS))]
         self.projects = nn.ModuleList(nn.Conv2d(inputs, width, 1) for width in widths)
         self.resize_layers = nn.ModuleList(
             [

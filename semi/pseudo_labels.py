@@ -104,9 +104,8 @@ ConsistencyLoss = Callable[[Tensor, PseudoLabel, float | Tensor], Tensor]
 
 def build_consistency_loss(criterion_config: Criterion) -> ConsistencyLoss:
     """Return the loss of pseudo-labels: Dice where labelled images use it, else cross-entropy."""
-    return (
-        dice_consistency_loss if criterion_config.name in ("dice", "ce_dice") else consistency_loss
-    )
+    uses_dice = criterion_config.name in ("dice", "ce_dice")
+    return dice_consistency_loss if uses_dice else consistency_loss
 
 
 def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:

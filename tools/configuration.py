@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from tools.methods import CLASSES, method_of
 from util.cli import exit_with_one_line, importing
-from util.config.loading import sections_of
+from util.config.loading import is_section, sections_of
 from util.config.schema import Config
 from util.config.types import Section
 from util.io import write_text
@@ -47,7 +47,7 @@ def page() -> str:
 
     parts = [HEAD, *_tables("The run", Config)]
     for name, field in Config.model_fields.items():
-        if is_section(field):
+        if is_section(field.annotation):
             section: Any = field.annotation
             parts += _tables(_title(section), section, f"{name}.")
     shared = _rows(TeacherMethod.Options, "method.")
@@ -59,10 +59,6 @@ def page() -> str:
     return "\n".join(parts)
 
 
-def is_section(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-
-
 def _title(section: Any) -> str:
     return str(section.__doc__).partition("\n")[0].rstrip(".")
 
@@ -72,7 +68,8 @@ def _tables(title: str, section: type[Section], prefix: str = "") -> Iterator[st
     yield _table(title, _rows(section, prefix))
     places: dict[Any, list[str]] = {}
     for name, field in section.model_fields.items():
-        for form in dict.fromkeys([] if is_section(field) else sections_of(field.annotation)):
+        forms = [] if is_section(field.annotation) else sections_of(field.annotation)
+        for form in dict.fromkeys(forms):
             places.setdefault(form, []).append(f"`{prefix}{name}`")
     for form, keys in places.items():
         yield f"### {_title(form)}\n\nA value of {_either(keys)}:\n\n{TOP}{''.join(_rows(form))}"
@@ -86,7 +83,7 @@ def _rows(section: type[Section], prefix: str = "") -> list[str]:
     """Return a row per key, and of nested sections of a method's options."""
     rows: list[str] = []
     for name, field in section.model_fields.items():
-        if not is_section(field):
+        if not is_section(field.annotation):
             meaning = " ".join((field.description or "").split()).replace("<", "&lt;")
             choices = _choices(field.annotation)
             if any(choice not in meaning for choice in choices):

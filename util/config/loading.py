@@ -191,8 +191,9 @@ def _dotted_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     """Yield the dotted keys of a section, without those of a value of several forms."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
-        if (below := sections_of(field.annotation)) == [field.annotation]:
-            yield from _dotted_keys(below[0], f"{prefix}{name}.")
+        section: Any = field.annotation
+        if is_section(section):
+            yield from _dotted_keys(section, f"{prefix}{name}.")
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -206,12 +207,16 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     return list(dict.fromkeys(key for keys in forms for key in keys))
 
 
+def is_section(annotation: Any) -> bool:
+    """Return whether a key holds a section, and no other form of value."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
 def sections_of(annotation: Any) -> list[type[BaseModel]]:
     """Return the sections that a key may hold."""
     if parts := get_args(annotation):
         return [section for part in parts for section in sections_of(part)]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return [annotation] if is_section else []
+    return [annotation] if is_section(annotation) else []
 
 
 def parse(model: type[Section], tree: dict[str, Any], source: str, prefix: str = "") -> Any:
