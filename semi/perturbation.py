@@ -30,7 +30,8 @@ def draw_complementary(features: Sequence[Tensor]) -> list[Tensor]:
     factors: dict[int, Tensor] = {}
     for channels in dict.fromkeys(f.shape[1] for f in features):
         factors[channels] = 2.0 * torch.randint(2, (images, channels), device=device)
-        factors[channels][whole] = 1.0
+        # Not factors[...][whole] = 1.0: it copies the number to the GPU and waits for it.
+        factors[channels].index_fill_(0, whole, 1.0)
     return [factors[f.shape[1]] for f in features]
 
 

@@ -50,6 +50,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def gpu_count() -> int:
+    """Count the GPUs that PyTorch can use; `device_count` also has those of a too old driver."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def choose_device(name: str | torch.device) -> torch.device:
     """Return the device of this rank by `--device`; auto: GPUs where each rank gets one.
 
@@ -57,7 +62,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     GPUs.
     """
     name = str(name)
-    gpus, needed = torch.cuda.device_count(), processes_here()
+    gpus, needed = gpu_count(), processes_here()
     if name not in ("auto", "cpu", "cuda"):
         number = re.fullmatch(r"cuda:(\d+)", name)
         if number is None or int(number[1]) >= gpus:

@@ -43,7 +43,7 @@ FAMILIES = {
 
 class Watch(TorchDispatchMode):
     """Record computation in float64 on the GPU, and host synchronisation that fake tensors allow:
-    blocking copies, indexing with masks, and indices in host memory."""
+    blocking copies, indexing with masks, and indices or values in host memory."""
 
     def __init__(self):
         super().__init__()
@@ -62,6 +62,8 @@ class Watch(TorchDispatchMode):
         if "index" in name and isinstance(args[1], list | tuple) and args[0].is_cuda:
             indices = [i for i in args[1] if i is not None]
             self.found += [name for i in indices if i.dtype == torch.bool or i.is_cpu]
+            values = [x for x in args[2:3] if isinstance(x, Tensor) and x.is_cpu]
+            self.found += [f"{name} of a value in host memory" for _ in values]
         outputs = out if isinstance(out, list | tuple) else [out]
         doubles = [x for x in outputs if isinstance(x, Tensor) and x.dtype == torch.double]
         self.found += [f"{name} in float64" for x in doubles if x.is_cuda]

@@ -22,7 +22,7 @@ from util.errors import UserError
 def test_a_device_is_honoured_or_refused(trained, monkeypatch):
     segmenter = Segmenter.load(trained, device=torch.device("cpu"))
     assert next(segmenter.predictor.network.parameters()).device.type == "cpu"
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("util.distributed.gpu_count", lambda: 2)
     for name in ("cpu", "cuda:0", "cuda:1"):
         assert distributed.choose_device(name) == torch.device(name)
         assert distributed.choose_device(torch.device(name)) == torch.device(name)

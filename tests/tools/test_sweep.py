@@ -375,7 +375,7 @@ def test_paths_of_split_files_are_compared_by_file(spec, toy, run, tmp_path):
 def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
     assert "--devices 1: found 0 GPUs, numbered from 0" in mistake(sweep, stub, "--devices", "1")
     assert "--devices gpu0: expected auto, cpu" in mistake(sweep, stub, "--devices", "gpu0")
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("util.distributed.gpu_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     seen, popen = set(), subprocess.Popen
     monkeypatch.setattr(subprocess, "Popen", lambda *argv, env, **more: (

@@ -21,6 +21,9 @@ from util.config.schema import Config
 if TYPE_CHECKING:
     import pandas as pd
 
+TORCH_TF32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+"""PyTorch's own choice for matrix products and for convolutions."""
+
 
 def run(args: argparse.Namespace) -> None:
     is_cpu = distributed.choose_device(args.device).type == "cpu"
@@ -69,10 +72,11 @@ def repeated_step(script: str, config: Config, device: torch.device) -> Call:
     folder = RunDir(config.data.root / "run")
     training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)
-    raw, tf32 = next(iter(training.train_loader)), bool(config.tf32)
+    raw = next(iter(training.train_loader))
+    tf32 = TORCH_TF32 if config.tf32 is None else (config.tf32, config.tf32)
 
     def call() -> dict[str, torch.Tensor]:
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
         return training.optimize(raw, 0)
 
     return call

@@ -1,7 +1,9 @@
 """Estimate memory, hours and fitting GPUs of a training.
 
-Needs neither data nor a GPU. Prints a Markdown table of configs and methods. Exit code 1: a cost
-cannot be estimated.
+Needs neither data nor a GPU. Prints a Markdown table of configs and methods. Memory is in GiB.
+Columns 8 to 80: the labelled images of a forward pass (micro_batch) that fit on a GPU of that many
+GiB; whole: all of them, no: not one. RTX 3090 to H100: least time of 10 000 steps, by arithmetic
+alone. Exit code 1: a cost cannot be estimated.
 """
 
 import sys

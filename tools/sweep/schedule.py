@@ -135,14 +135,14 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
 def check_devices(devices: Sequence[str]) -> None:
     """Raise `UserError` for a GPU that this machine lacks, and for other names: their runs would
     all fail."""
-    from torch import cuda
+    from util.distributed import gpu_count
 
     for device in devices:
         if not device.isdecimal() and device not in ("auto", "cpu"):
             raise UserError(f"--devices {device}: expected auto, cpu or numbers of GPUs")
-        if device.isdecimal() and int(device) >= cuda.device_count():
+        if device.isdecimal() and int(device) >= gpu_count():
             raise UserError(
-                f"--devices {device}: found {counted(cuda.device_count(), 'GPU')}, numbered from 0"
+                f"--devices {device}: found {counted(gpu_count(), 'GPU')}, numbered from 0"
             )
 
 
