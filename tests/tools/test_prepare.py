@@ -78,6 +78,20 @@ def test_downloads_unpacked_into_other_folders(case, moved, tmp_path):
     assert files(tmp_path / "second") == files(case.root)
 
 
+@of("cityscapes")
+def test_masks_of_train_ids_are_taken_as_they_are(case, tmp_path):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    for name, mask in case.masks.items():
+        Image.fromarray(mask).save(source / name, compress_level=0)
+    ready = {name: (source / name).read_bytes() for name in case.masks}
+    case.run(source, source)
+    for path in source.rglob("*_labelIds.png"):
+        path.unlink()
+    case.run(source)
+    for root in (source, case.root):
+        assert ready.items() <= files(root).items()
+
+
 @of("pascal", "cityscapes", "coco_both", "ade20k")
 def test_lists_follow_from_what_was_made(case, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "read_protocols", lambda: [])  # which are of the whole sets
