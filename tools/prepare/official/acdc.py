@@ -1,7 +1,7 @@
 """ACDC, cardiac MRI: SSL4MIS's HDF5 slices and volumes as 8-bit slices, masks 0-3, and lists.
 
 The lists are those of UniMatch's partitions (1, 3 and 7 labelled patients), of val, test and
-valtest, below lists/ in the folder; each is compared, by hash, with the published one.
+valtest, below lists/ in the folder; only lists equal to the published ones, by hash, are written.
 """
 
 import re
@@ -62,7 +62,8 @@ def plan(found: dict[Download, Archive]) -> Plan:
         for name in slices
     }
     lists, faults = _lists(slices["train"], slices["valtest"])
-    return Plan(sets, lists=lists, faults=[f"{found[HDF5].path}: {fault}" for fault in faults])
+    faults = [f"{found[HDF5].path}: {fault}, so it is not written" for fault in faults]
+    return Plan(sets, lists=lists, faults=faults)
 
 
 def image_png(content: bytes, number: int | None) -> bytes:
@@ -119,21 +120,22 @@ def _depth(member: Member) -> int:
 
 
 def _lists(train: Iterable[str], valtest: Iterable[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the lines of each split file by its path below the root, ordered by patient and slice,
-    and the lists that differ from the published ones."""
+    """Return the lines of each published split file by its path below the root, ordered by patient
+    and slice, and descriptions of the lists that differ from the published ones."""
     chosen = {name: [s for s in valtest if _patient(s) in p] for name, p in HELD_OUT_LISTS.items()}
     for name, labeled in PARTITIONS.items():
         chosen[f"{name}/labeled"] = [s for s in train if _patient(s) in labeled]
         chosen[f"{name}/unlabeled"] = [s for s in train if _patient(s) not in labeled]
     lists, faults = {}, []
     for name, stems in chosen.items():
+        if fault := _difference(name, stems):
+            faults.append(fault)
+            continue
         folder = "valtest" if name in HELD_OUT_LISTS else "train"
         paths = [f"{folder}/{stem}.png" for stem in sorted(stems, key=_numbers)]
         has_masks = not name.endswith("/unlabeled")
         lines = [sample_line(f"images/{p}", f"masks/{p}" if has_masks else None) for p in paths]
         lists[f"lists/{name}.txt"] = lines
-        if fault := _difference(name, stems):
-            faults.append(fault)
     return lists, faults
 
 

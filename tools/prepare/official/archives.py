@@ -228,10 +228,12 @@ def find(source: Path, download: Download) -> Archive | None:
                 "incomplete; download it again"
             )
         return archive
-    candidates = [source / folder, source / title.partition(".")[0] / folder]
+    top = title.partition(".")[0]
+    clone = top.removesuffix("-master")
+    candidates = [source / folder, source / top / folder, source / clone / folder]
     if sign:
-        candidates.append(source)
-    for path in candidates:
+        candidates += [source / top, source]
+    for path in (inner for p in candidates for inner in (p / p.name, p)):  # gtFine/gtFine, gtFine
         if path.is_dir() and (path / sign).exists():
             print(f"reading {path}", flush=True)
             return unpacked(path, title, source)

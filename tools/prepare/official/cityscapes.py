@@ -1,4 +1,7 @@
-"""Cityscapes: images as they are, masks from the 34 label ids to the 19 train ids."""
+"""Cityscapes: images as they are, masks from the 34 label ids to the 19 train ids.
+
+Masks that are train ids already (*_labelTrainIds.png) are taken as they are.
+"""
 
 import numpy as np
 
@@ -23,7 +26,8 @@ def plan(found: dict[Download, Archive]) -> Plan:
         image, mask = f"{name}/{{}}_leftImg8bit.png", f"{name}/{{}}_gtFine_label"
         sets[name] = Set(
             tasks_of(found[IMAGES], image, f"leftImg8bit/{image}"),
-            tasks_of(found[MASKS], f"{mask}Ids.png", f"gtFine/{mask}TrainIds.png", train_ids),
+            tasks_of(found[MASKS], f"{mask}Ids.png", f"gtFine/{mask}TrainIds.png", train_ids)
+            | tasks_of(found[MASKS], f"{mask}TrainIds.png", f"gtFine/{mask}TrainIds.png"),
         )
     return Plan(sets)
 

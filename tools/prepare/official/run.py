@@ -85,7 +85,7 @@ class Plan(NamedTuple):
     lists: dict[str, list[str]] = {}
     """Lines of split files, by path below the root."""
     faults: Sequence[str] = ()
-    """Problems of the downloads that only --partial allows."""
+    """Problems of the downloads; warnings with --partial, otherwise an error."""
 
     def tasks(self) -> list[FileToMake]:
         """Return all tasks, in the order in which archives are read fastest."""
@@ -128,10 +128,10 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
     made = carry_out(tasks, Root(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_split_files({root / n: lines for n, lines in plan.lists.items() if lines}):
+    for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
         print(remark)
-    if empty := [name for name, lines in plan.lists.items() if not lines]:
-        print(f"left out, as they would be empty: {', '.join(empty)}")
+    for fault in plan.faults:
+        print_error(f"warning: {fault}")
     downloads = " or ".join(d.archive for group in dataset.downloads for d in group)
     lack = "; ".join(filter(None, (
         part.shortfall(name, dataset.counts[name], downloads) for name, part in plan.sets.items()
