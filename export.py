@@ -46,11 +46,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = checkpoint_parser(
         __doc__,
-        (
-            "python export.py --checkpoint runs/mine/unimatch --format onnx --out model.onnx",
-            "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
-            "--size 512 512 --images photos/a.jpg",
-        ),
+        "python export.py --checkpoint runs/mine/unimatch --format onnx --out model.onnx",
+        "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
+        "--size 512 512 --images photos/a.jpg",
         predicts=False,
     )
     parser.add_argument(

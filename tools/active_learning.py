@@ -50,11 +50,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.active_learning --pool data/shapes/labeled.txt --count 8",
-            "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
-            "--method unimatch --count 32 --acquisition margin",
-        ),
+        "python -m tools.active_learning --pool data/shapes/labeled.txt --count 8",
+        "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
+        "--method unimatch --count 32 --acquisition margin",
     )
     parser.add_argument(
         "--config", type=Path, default=Path("configs/shapes.yaml"), help="YAML file of the dataset"

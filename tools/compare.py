@@ -193,11 +193,9 @@ def draw_sheet(rows: "Mapping[str, Sequence[Image.Image]]", data: Data) -> Any:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.compare runs/mine/supervised runs/mine/fixmatch --out compare.png",
-            "python -m tools.compare runs/a runs/b --names SupOnly UniMatch --split test "
-            "--images patient101_frame01_slice_4 --out compare.svg",
-        ),
+        "python -m tools.compare runs/mine/supervised runs/mine/fixmatch --out compare.png",
+        "python -m tools.compare runs/a runs/b --names SupOnly UniMatch --split test "
+        "--images patient101_frame01_slice_4 --out compare.svg",
     )
     parser.add_argument(
         "checkpoints",

@@ -77,11 +77,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.publish runs/mine/unimatch --out published/ --license mit",
-            "python -m tools.publish runs/mine/fixmatch --which model_ema --out published/ "
-            "--license cc-by-4.0",
-        ),
+        "python -m tools.publish runs/mine/unimatch --out published/ --license mit",
+        "python -m tools.publish runs/mine/fixmatch --which model_ema --out published/ "
+        "--license cc-by-4.0",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the files")

@@ -43,10 +43,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.quickstart",
-            "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
-        ),
+        "python -m tools.quickstart",
+        "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
     )
     parser.add_argument(
         "--save-path", type=Path, default=Path("runs/quickstart"), help="folder of both runs"

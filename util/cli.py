@@ -41,11 +41,9 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     script = Path(sys.argv[0]).name
     parser = Parser(
         f"Train {name}.",
-        (
-            f"python {script} --config configs/shapes.yaml --save-path runs/shapes",
-            f"python {script} --config configs/shapes.yaml --save-path runs/try --set epochs=2 "
-            "--dry-run",
-        ),
+        f"python {script} --config configs/shapes.yaml --save-path runs/shapes",
+        f"python {script} --config configs/shapes.yaml --save-path runs/try --set epochs=2 "
+        "--dry-run",
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser, unlabeled)

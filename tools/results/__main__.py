@@ -34,10 +34,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.results runs/",
-            "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
-        ),
+        "python -m tools.results runs/",
+        "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders "
         "that contain some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip

@@ -61,10 +61,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.sweep configs/sweeps/shapes.yaml --dry-run",
-            "python -m tools.sweep configs/sweeps/shapes.yaml --devices 0 1 2 3",
-        ),
+        "python -m tools.sweep configs/sweeps/shapes.yaml --dry-run",
+        "python -m tools.sweep configs/sweeps/shapes.yaml --devices 0 1 2 3",
     )
     add = parser.add_argument
     add("spec", type=Path, metavar="SPEC", help="YAML file, see configs/sweeps/")
