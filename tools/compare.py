@@ -41,7 +41,7 @@ def main() -> None:
     with exit_with_one_line():
         if args.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
-        require_new(args.out, "--out")
+        require_new(args.out)
         if args.count < 1:
             raise UserError(f"--count: found {args.count}, expected 1 or more")
         if args.names and len(args.names) != len(args.checkpoints):

@@ -33,7 +33,7 @@ def main() -> None:
     args = command_line().parse_args()
     with exit_with_one_line():
         run = Run(args.run)
-        require_new(args.out, "--out")
+        require_new(args.out)
         if not args.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
         checkpoint = published_checkpoint(run, args.which)
