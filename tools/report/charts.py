@@ -43,9 +43,8 @@ def score_curves(run: Run) -> "Figure":
     """Draw the score that chooses the best checkpoint, for all validated networks; stars mark the
     best epochs."""
     curves = {network: curve for network in run.networks if (curve := run.selected(network))}
-    best = {network: best_epoch(curve) for network, curve in curves.items()}
     lines = {network: (list(curve), list(curve.values())) for network, curve in curves.items()}
-    stars = {network: (epoch, curves[network][epoch]) for network, epoch in best.items()}
+    stars = {n: (epoch := best_epoch(curve), curve[epoch]) for n, curve in curves.items()}
     return line_chart(lines, "validation", f"{score_title(run.config)} (%)", stars)
 
 
@@ -61,11 +60,11 @@ def class_curves(run: Run, network: str) -> "Figure":
 def pseudo_label_curves(quality: dict[int, PseudoLabels]) -> "Figure":
     """Draw the share of pseudo-labels above the threshold, and their precision, by epoch."""
     names = {"above the threshold": "kept", "of these right": "precision"}
-    shares = {
-        title: np.array([getattr(epoch, key) for epoch in quality.values()], float)
+    epochs, labels = list(quality), quality.values()
+    lines = {
+        title: (epochs, np.array([getattr(one, key) for one in labels], float).tolist())
         for title, key in names.items()
     }
-    lines = {title: (list(quality), values.tolist()) for title, values in shares.items()}
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
 
 
