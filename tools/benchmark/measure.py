@@ -34,11 +34,8 @@ def compare(
 ) -> "pd.DataFrame":
     """Time each setting once a round, after a round of warm-up.
 
-    Returns a row for each setting: median, lowest and highest milliseconds per unit of work, speed
-    relative to the first setting (median over the rounds), and peak memory in MiB.
-
-    Args:
-        work: units of work per call.
+    Returns a row for each setting: median, lowest and highest milliseconds per unit of work (`work`
+    per call), speed relative to the first setting (median over the rounds), and peak memory in MiB.
     """
     import pandas as pd
 

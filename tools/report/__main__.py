@@ -29,7 +29,6 @@ def main() -> None:
             from tools.report.page import page
             from util import distributed
         device = distributed.choose_device(args.device)
-
         write_text(out, page(run, device, args.limit, args.embedding))
         print(f"written  {out}")
 

@@ -132,10 +132,7 @@ def instance_mask(picture: ImageInstances) -> bytes:
 
 def panoptic_mask(picture: bytes, segments: dict[int, int]) -> bytes:
     """Convert a PNG whose colours are segment ids, R + 256 G + 65536 B, to one of classes.
-
-    Args:
-        segments: class of each id of a thing; all other pixels are void.
-    """
+    `segments`: class of each id of a thing; all other pixels are void."""
     with open_bytes(picture) as image:
         if image.mode != "RGB":
             raise ValueError(f"mode {image.mode}, expected the colours of segments, RGB")

@@ -110,14 +110,10 @@ class Dataset:
 
 
 def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool) -> None:
-    """Fill `root` from the downloads in `source`; finished files are skipped.
+    """Fill `root` from the downloads in `source`, in `jobs` threads; finished files are skipped.
 
-    Args:
-        jobs: threads.
-        partial: missing downloads and files are a warning.
-
-    Raises `UserError` for missing or damaged downloads, files in the way, and wrong counts; files
-    made until then stay.
+    `partial`: missing downloads and files are a warning. Raises `UserError` for missing or damaged
+    downloads, files in the way, and wrong counts; files made until then stay.
     """
     if jobs < 1:
         raise UserError(f"--jobs: found {jobs}, expected 1 or more")

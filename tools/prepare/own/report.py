@@ -90,12 +90,8 @@ def _suffixes(files: Iterable[Path]) -> str:
 
 
 def table(found: Survey, labels: Mapping[str, str]) -> str:
-    """Tabulate class, share and number of masks of each value or colour, and the names of the
-    masks of a rare one. Values without a class come last.
-
-    Args:
-        labels: classes as `--classes` writes them.
-    """
+    """Tabulate class (of `labels`, as `--classes` writes them), share and number of masks of each
+    value or colour, and the names of the masks of a rare one. Values without a class come last."""
     values, masked = found.masks.values, found.masked()
     named = [value for key, value in values.items() if key in labels]
     rest = [value for key, value in values.items() if key not in labels]
@@ -120,11 +116,8 @@ def table(found: Survey, labels: Mapping[str, str]) -> str:
 def report_config(
     args: argparse.Namespace, classes: Classes, settings: Settings, hours: float | None
 ) -> None:
-    """Print the chosen settings and the next commands.
-
-    Args:
-        hours: time of a training; None: not measured.
-    """
+    """Print the chosen settings, the time of a training in hours if measured, and the next
+    commands."""
     config = settings.config
     print(
         f"config   {args.out}: preset {settings.preset}, {config['model']['backbone']}, crop "
