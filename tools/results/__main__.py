@@ -20,9 +20,9 @@ def main() -> None:
             from tools.results.tables import FORMATS, collect
         results = collect(args.runs, args.score, args.published)
         if args.plot:
-            from tools.results.plots import draw
+            from tools.results.plots import write_figures
 
-            draw(results.table, args.plot, results.score, args.at)
+            write_figures(results.table, args.plot, results.score, args.at)
         if args.format == "text":
             print("scores on the validation split, in percent")
         print(FORMATS[args.format](results))

@@ -36,10 +36,9 @@ CLASS_HEIGHT = 0.24
 """Height of a class in the figure of class scores, in inches."""
 
 
-def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
+def write_figures(table: pd.DataFrame, folder: Path, score: str, at: str) -> None:
     """Write learning curves and the scores of classes; where a method ran with several numbers of
     labels, label-efficiency curves; where validations measured pseudo-labels, their quality.
-    Returns the files.
 
     Raises `UserError` for a folder that cannot be written.
     """
@@ -64,20 +63,17 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
         labelling = rows[rows.pseudo_labels.map(any)]
         if len(labelling):
             figures[f"pseudo_labels_{name}"] = pseudo_label_curves(labelling, heading)
-    return _save_all(figures, folder)
+    _save_all(figures, folder)
 
 
-def _save_all(figures: "dict[str, Figure]", folder: Path) -> list[Path]:
-    files = []
+def _save_all(figures: "dict[str, Figure]", folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for form in ("png", "svg"):
-                files.append(folder / f"{name}.{form}")
-                save(figure, files[-1], form, dpi=200, bbox_inches="tight")
+                save(figure, folder / f"{name}.{form}", form, dpi=200, bbox_inches="tight")
     except OSError as error:
         raise UserError(f"--plot {folder}: cannot be written ({error})") from None
-    return files
 
 
 @chart
