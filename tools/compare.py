@@ -68,12 +68,12 @@ def main() -> None:
                     print(f"warning: {name}: {problem}")
         samples = choose_samples(split.samples, args.images, args.count)
         checkpoints = dict(zip(names, paths, strict=True))
-        draw(checkpoints, samples, args.set, config.data, args.out)
+        write_comparison(checkpoints, samples, args.set, config.data, args.out)
         images, networks = counted(len(samples), "image"), counted(len(paths), "network")
         print(f"{args.out}: {images}, {networks}")
 
 
-def draw(
+def write_comparison(
     checkpoints: Mapping[str, Path],
     samples: "Sequence[Sample]",
     settings: Sequence[str],

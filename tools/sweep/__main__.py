@@ -32,9 +32,9 @@ def main() -> None:
         with importing():  # PyTorch, which the methods' options need
             states = states_of(runs)
         if args.dry_run:
-            from tools.sweep.estimate import show  # imports timm
+            from tools.sweep.estimate import print_estimates  # imports timm
 
-            show(states)
+            print_estimates(states)
         check_split_files(states)
         if args.dry_run:
             return

@@ -14,7 +14,7 @@ RECORD = "prepared.tsv"
 """Record of the files made: path, size in bytes, name of the download."""
 
 
-class Root:
+class OutputFolder:
     """A dataset's folder and the record of the files made there.
 
     A recorded file of the recorded size and download is finished. Any other existing file is kept:

@@ -136,7 +136,7 @@ def report_config(
               "--set criterion.class_weights=auto")  # fmt: skip
     if not args.classes:
         masks = str(from_here(args.masks)) if args.annotations else None
-        print(f"names    {again(classes.labels, masks)} --force")
+        print(f"names    {naming_command(classes.labels, masks)} --force")
     check, baseline, *method = commands(args.out, settings.methods)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
     fix = "name a folder of them by --unlabeled"
@@ -146,7 +146,7 @@ def report_config(
     print(f"method   {method[0] if method else missing}")
 
 
-def again(labels: Mapping[str, str], masks: str | None = None) -> str:
+def naming_command(labels: Mapping[str, str], masks: str | None = None) -> str:
     """Return this command with all classes named; with masks instead of annotations.
 
     `/` replaces commas and `=` in names, which `--classes` cannot hold.
