@@ -64,11 +64,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = checkpoint_parser(
         __doc__,
-        (
-            "python evaluate.py --checkpoint runs/mine/unimatch",
-            "python evaluate.py --checkpoint runs/mine/unimatch --split test --tta flip "
-            "--save-path scores/ --worst 20",
-        ),
+        "python evaluate.py --checkpoint runs/mine/unimatch",
+        "python evaluate.py --checkpoint runs/mine/unimatch --split test --tta flip "
+        "--save-path scores/ --worst 20",
     )
     parser.add_argument(
         "--split",

@@ -46,11 +46,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = checkpoint_parser(
         __doc__,
-        (
-            "python export.py --checkpoint runs/mine/unimatch --format onnx --out model.onnx",
-            "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
-            "--size 512 512 --images photos/a.jpg",
-        ),
+        "python export.py --checkpoint runs/mine/unimatch --format onnx --out model.onnx",
+        "python export.py --checkpoint runs/mine/unimatch --format torchscript --out model.ts "
+        "--size 512 512 --images photos/a.jpg",
         predicts=False,
     )
     parser.add_argument(
@@ -84,7 +82,7 @@ def command_line() -> Parser:
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, an existing file, a missing library."""
-    require_new(args.out, "--out")
+    require_new(args.out)
     require_folder_of(args.out, "--out")
     if args.format == "safetensors" and (args.outside or args.size):
         raise UserError("--format safetensors: has weights only; --outside, --size do not apply")

@@ -39,11 +39,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = checkpoint_parser(
         __doc__,
-        (
-            "python predict.py --checkpoint runs/mine/unimatch --images photos/ --save-path out/",
-            "python predict.py --checkpoint hf:OWNER/NAME --images a.jpg b.jpg --save-path out/ "
-            "--tta flip --overlays none",
-        ),
+        "python predict.py --checkpoint runs/mine/unimatch --images photos/ --save-path out/",
+        "python predict.py --checkpoint hf:OWNER/NAME --images a.jpg b.jpg --save-path out/ "
+        "--tta flip --overlays none",
     )
     parser.add_argument("--images", type=Path, nargs="+", required=True, help="files or folders")
     parser.add_argument(

@@ -94,10 +94,8 @@ class RankedImage(NamedTuple):
 class Autolabel:
     """A folder with masks/, and uncertainty.csv with a line for each image.
 
-    Raises `UserError` as `encoding_of_labels`.
-
-    Args:
-        threshold: least confidence, in [0, 1], of a pixel with a label; others are ignored.
+    `threshold`: least confidence, in [0, 1], of a pixel with a label; others are ignored. Raises
+    `UserError` as `encoding_of_labels`.
     """
 
     def __init__(self, folder: Path, config: Config, threshold: float):
@@ -201,12 +199,8 @@ class Autolabel:
 
 
 def uncertainties(probabilities: Tensor, void: np.ndarray | None) -> list[float]:
-    """Return the means of `UNCERTAINTIES` over the pixels with data; 0 where there are none.
-
-    Args:
-        probabilities: `[C, H, W]`.
-        void: pixels without data `[H, W]`, bool.
-    """
+    """Return the means of `UNCERTAINTIES` over the pixels with data of probabilities `[C, H, W]`; 0
+    where there are none. `void`: pixels without data `[H, W]`, bool."""
     if void is not None:
         probabilities = probabilities[:, torch.from_numpy(~void).to(probabilities.device)]
     if not probabilities.numel():

@@ -21,12 +21,10 @@ ACQUISITIONS = ("entropy", "margin", "least_confidence")
 """Measures of uncertainty, defined in `inference.predictor`."""
 
 
-def checkpoint_parser(
-    description: str | None, examples: Sequence[str], *, predicts: bool = True
-) -> Parser:
+def checkpoint_parser(description: str | None, *examples: str, predicts: bool = True) -> Parser:
     """Return a parser with the options of all commands that take a checkpoint; `predicts`: with
     --device and --tta."""
-    parser = Parser(description, examples)
+    parser = Parser(description, *examples)
     parser.add_argument(
         "--config",
         type=Path,

@@ -148,8 +148,7 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
 class Counts:
     """Counts of pixels by image and by volume, over the images of this rank; a `ScoreCollector`.
 
-    Args:
-        volumes: number of each image's volume, by index.
+    `volumes`: number of each image's volume, by index.
     """
 
     def __init__(self, volumes: Sequence[int], num_classes: int, device: torch.device):

@@ -24,7 +24,6 @@ from inference.overlay import (
 from inference.predictor import Predictor
 from metrics.confusion import confusion_rows
 from util import plotting
-from util.colours import Colour
 from util.config.data import Data
 from util.config.schema import Config
 from util.io import csv_text, write_text
@@ -43,15 +42,13 @@ def write_scores(
         shares: scores `[C]` in [0, 1] by the title of their column, written in percent.
         distances: further columns, written as they are; empty for None.
     """
-    rows: list[list[object]] = [["class", "pixels", *shares, *distances]]
-    for index, (name, pixels) in enumerate(zip(classes, confusion.sum(1).tolist(), strict=True)):
-        row = [name, pixels, *(f"{100 * values[index]:.4f}" for values in shares.values())]
-        class_distances = [values[index] for values in distances.values()]
-        rows.append([*row, *("" if value is None else value for value in class_distances)])
+    percents = [[f"{100 * share:.4f}" for share in column] for column in shares.values()]
+    pixels = confusion.sum(1).tolist()
+    rows = zip(classes, pixels, *percents, *distances.values(), strict=True)
     figure = plotting.draw_confusion_matrix(confusion.numpy(), classes)
     save_picture(plotting.as_image(figure), folder / "confusion.png")
     write_text(folder / "confusion.csv", csv_text(confusion_rows(confusion, classes)))
-    write_text(folder / "scores.csv", csv_text(rows))
+    write_text(folder / "scores.csv", csv_text([["class", "pixels", *shares, *distances], *rows]))
 
 
 def worst_images(scores: Scores, count: int) -> list[tuple[int, float]]:
@@ -105,14 +102,11 @@ def comparison(
 ) -> Image.Image:
     """Draw the image (all dates), mask and prediction side by side, with the shares of classes."""
     panels = [*previews, *(overlay(previews[-1], mask, data) for mask in (target, predicted))]
-    colours: dict[str, Colour] = {}
-    shares = []
-    for mask in (target, predicted):
-        by_class = class_shares(mask, data)
-        colours |= {name: colour for colour, name, _ in by_class}
-        shares.append({name: percent(share) for _, name, share in by_class})
+    by_mask = [class_shares(mask, data) for mask in (target, predicted)]
+    colours = {name: colour for classes in by_mask for colour, name, _ in classes}
+    true, found = ({name: percent(share) for _, name, share in classes} for classes in by_mask)
     legend = [
-        (colour, f"{name} {shares[0].get(name, '0')} / {shares[1].get(name, '0')}")
+        (colour, f"{name} {true.get(name, '0')} / {found.get(name, '0')}")
         for name, colour in colours.items()
     ]
     image = "image" if len(previews) == 1 else "both dates"

@@ -173,12 +173,7 @@ def compare_masks(
     fixed: bool,
 ) -> bool:
     """Return True if the masks agree at the pixels with data; print the largest difference of the
-    probabilities.
-
-    Args:
-        exported: the exported function.
-        fixed: the function takes images of one size only.
-    """
+    probabilities. `fixed`: the exported function takes images of one size only."""
     network = ExportedNetwork(exported, deployed.size_multiple, deployed.network.min_side)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0

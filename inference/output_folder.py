@@ -128,11 +128,7 @@ def collect_errors(errors: list[UserError], file: Path) -> Iterator[None]:
 
 
 class ImageTable:
-    """A CSV file with a line for each finished image.
-
-    Args:
-        columns: names of the values of `add`.
-    """
+    """A CSV file with a line for each finished image: its name, and values in `columns`."""
 
     def __init__(self, path: Path, columns: Sequence[str]):
         self.path = path
@@ -150,7 +146,6 @@ class ImageTable:
         write_atomically(self.path, lambda file: file.write(text.encode()))
 
     def add(self, name: str, values: Iterable[object]) -> None:
-        """Add an image."""
         try:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(csv_text([[name, *values]]))

@@ -101,7 +101,7 @@ class Raster:
             "is in CMYK": stored.get("SOURCE_COLOR_SPACE") == "CMYK",
             f"has {stored.get('NBITS')} bits a pixel": stored.get("NBITS") in ("1", "2", "4"),
         }
-        for problem in (problem for problem, applies in problems.items() if applies):
+        if problem := next((text for text, applies in problems.items() if applies), None):
             raise UserError(
                 f"{self.path}: {problem}; such files cannot be read window by window. Fix: rewrite "
                 "it with 8 or more bits, as a viewer shows it"

@@ -12,7 +12,8 @@ START = 'if __name__ == "__main__":'
 def main() -> None:
     parser = Parser(
         "List the commands, each with one line.",
-        ("python -m tools", "python -m tools.check_data --help"),
+        "python -m tools",
+        "python -m tools.check_data --help",
     )
     parser.parse_args()
     print("python -m tools.NAME --help explains a command and shows examples. NAME:\n")

@@ -14,9 +14,10 @@ import numpy as np
 
 from dataset.folders import read_samples
 from dataset.samples import Sample
-from dataset.split_files import line_paths, sample_line, split_file_text
+from dataset.split_files import split_file_text
 from inference.cli import ACQUISITIONS
 from tools.methods import CLASSES
+from tools.splits.partition import Partition
 from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.errors import UserError
@@ -50,11 +51,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.active_learning --pool data/shapes/labeled.txt --count 8",
-            "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
-            "--method unimatch --count 32 --acquisition margin",
-        ),
+        "python -m tools.active_learning --pool data/shapes/labeled.txt --count 8",
+        "python -m tools.active_learning --config configs/mine.yaml --pool splits/mine/all.txt "
+        "--method unimatch --count 32 --acquisition margin",
     )
     parser.add_argument(
         "--config", type=Path, default=Path("configs/shapes.yaml"), help="YAML file of the dataset"
@@ -96,14 +95,10 @@ def train_arm(
 ) -> float:
     """Train with the `labelled` images of the pool; return the mIoU of the last epoch."""
     rest = [sample._replace(mask=None) for i, sample in enumerate(pool) if i not in labelled]
-    kinds = {"labeled": [pool[i] for i in sorted(labelled)], "unlabeled": rest}
-    lists = {
-        kind: [sample_line(*line_paths(sample)) for sample in samples]
-        for kind, samples in kinds.items()
-    }
-    for kind, lines in lists.items():
-        write_once(folder / f"{kind}.txt", split_file_text(lines))
-    set_lists = [f"data.{kind}={folder / kind}.txt" for kind in lists]
+    lists = Partition([pool[i] for i in sorted(labelled)], rest, []).lists(folder)
+    for path, lines in lists.items():
+        write_once(path, split_file_text(lines))
+    set_lists = [f"data.{path.stem}={path}" for path in lists]
     run_script(f"{args.method}.py", "--config", args.config, "--save-path", folder / "run",
         "--seed", seed, "--set", *args.set, *set_lists)  # fmt: skip
     last = (folder / "run/metrics.jsonl").read_text().splitlines()[-1]

@@ -111,11 +111,9 @@ def write_results(
 def command_line() -> Parser:
     parser = checkpoint_parser(
         __doc__,
-        (
-            "python -m tools.autolabel --checkpoint runs/mine/unimatch --out labels/",
-            "python -m tools.autolabel --checkpoint runs/mine/unimatch --images new/ --out labels/ "
-            "--rank rank.csv --select 16",
-        ),
+        "python -m tools.autolabel --checkpoint runs/mine/unimatch --out labels/",
+        "python -m tools.autolabel --checkpoint runs/mine/unimatch --images new/ --out labels/ "
+        "--rank rank.csv --select 16",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(

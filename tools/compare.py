@@ -8,10 +8,12 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from dataset.samples import Sample
 from inference.cli import checkpoint_config, is_set, split_of
 from model.files import find_checkpoint, network_in
 from util.cli import add_settings, exit_with_one_line, importing
@@ -22,11 +24,6 @@ from util.errors import UserError, counted
 from util.io import make_folder, require_new, write_atomically
 from util.parser import Parser
 from util.plotting import chart, new_figure, save
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from dataset.samples import Sample
 
 IMAGE_INCHES = 1.1
 """Side of an image in the figure."""
@@ -41,7 +38,7 @@ def main() -> None:
     with exit_with_one_line():
         if args.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
-        require_new(args.out, "--out")
+        require_new(args.out)
         if args.count < 1:
             raise UserError(f"--count: found {args.count}, expected 1 or more")
         if args.names and len(args.names) != len(args.checkpoints):
@@ -68,14 +65,14 @@ def main() -> None:
                     print(f"warning: {name}: {problem}")
         samples = choose_samples(split.samples, args.images, args.count)
         checkpoints = dict(zip(names, paths, strict=True))
-        draw(checkpoints, samples, args.set, config.data, args.out)
+        write_comparison(checkpoints, samples, args.set, config.data, args.out)
         images, networks = counted(len(samples), "image"), counted(len(paths), "network")
         print(f"{args.out}: {images}, {networks}")
 
 
-def draw(
+def write_comparison(
     checkpoints: Mapping[str, Path],
-    samples: "Sequence[Sample]",
+    samples: Sequence[Sample],
     settings: Sequence[str],
     data: Data,
     out: Path,
@@ -86,7 +83,7 @@ def draw(
     write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
 
 
-def choose_samples(samples: "Sequence[Sample]", words: Sequence[str], count: int) -> "list[Sample]":
+def choose_samples(samples: Sequence[Sample], words: Sequence[str], count: int) -> list[Sample]:
     """Return the first sample whose image path contains each of `words`; without words, `count`
     samples evenly spread over the split.
 
@@ -105,8 +102,8 @@ def choose_samples(samples: "Sequence[Sample]", words: Sequence[str], count: int
 
 
 def compared_rows(
-    checkpoints: Mapping[str, Path], samples: "Sequence[Sample]", settings: Sequence[str]
-) -> "dict[str, list[Image.Image]]":
+    checkpoints: Mapping[str, Path], samples: Sequence[Sample], settings: Sequence[str]
+) -> dict[str, list[Image.Image]]:
     """Return the images, their ground truth and the predictions of all checkpoints, as rows of
     pictures by name; the configs of the checkpoints are read with `settings`.
 
@@ -164,7 +161,7 @@ def text_inches(texts: Sequence[str]) -> float:
 
 
 @chart
-def draw_sheet(rows: "Mapping[str, Sequence[Image.Image]]", data: Data) -> Any:
+def draw_sheet(rows: Mapping[str, Sequence[Image.Image]], data: Data) -> Any:
     """Return a figure with named rows of pictures, above the colours of the classes; its size
     leaves room for all names."""
     from matplotlib.patches import Patch
@@ -193,11 +190,9 @@ def draw_sheet(rows: "Mapping[str, Sequence[Image.Image]]", data: Data) -> Any:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.compare runs/mine/supervised runs/mine/fixmatch --out compare.png",
-            "python -m tools.compare runs/a runs/b --names SupOnly UniMatch --split test "
-            "--images patient101_frame01_slice_4 --out compare.svg",
-        ),
+        "python -m tools.compare runs/mine/supervised runs/mine/fixmatch --out compare.png",
+        "python -m tools.compare runs/a runs/b --names SupOnly UniMatch --split test "
+        "--images patient101_frame01_slice_4 --out compare.svg",
     )
     parser.add_argument(
         "checkpoints",

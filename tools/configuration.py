@@ -125,10 +125,8 @@ def _default(field: FieldInfo) -> str:
 def main() -> None:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.configuration",
-            "python -m tools.configuration --out /tmp/configuration.md",
-        ),
+        "python -m tools.configuration",
+        "python -m tools.configuration --out /tmp/configuration.md",
     )
     parser.add_argument("--out", type=Path, default=PAGE, help="file to write")
     args = parser.parse_args()

@@ -33,7 +33,7 @@ def main() -> None:
     args = command_line().parse_args()
     with exit_with_one_line():
         run = Run(args.run)
-        require_new(args.out, "--out")
+        require_new(args.out)
         if not args.license.strip():
             raise UserError("--license: found nothing, expected a name such as mit or cc-by-4.0")
         checkpoint = published_checkpoint(run, args.which)
@@ -77,11 +77,9 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.publish runs/mine/unimatch --out published/ --license mit",
-            "python -m tools.publish runs/mine/fixmatch --which model_ema --out published/ "
-            "--license cc-by-4.0",
-        ),
+        "python -m tools.publish runs/mine/unimatch --out published/ --license mit",
+        "python -m tools.publish runs/mine/fixmatch --which model_ema --out published/ "
+        "--license cc-by-4.0",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, required=True, help="new folder for the files")

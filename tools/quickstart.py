@@ -7,7 +7,7 @@ an interrupted training and shows the results of a finished one.
 from pathlib import Path
 
 from dataset.folders import read_samples
-from tools.compare import draw
+from tools.compare import write_comparison
 from tools.make_shapes.files import generate
 from tools.results.runs import Run
 from util.cli import add_settings, exit_with_one_line, run_script
@@ -32,7 +32,7 @@ def main() -> None:
             run_script(f"{METHODS[name]}.py", *common, "--save-path", folder, "--seed", args.seed)
         pictures = args.save_path / "pictures.png"
         samples = read_samples(config.data.val, config.data, masks=True).samples[:8]
-        draw(checkpoints, samples, args.set, config.data, pictures)
+        write_comparison(checkpoints, samples, args.set, config.data, pictures)
         print("", text_table(score_rows(folders), "<>"), "", sep="\n")
         print(f"pictures      {pictures}  (rows: image, ground truth, {', '.join(METHODS)})")
         print(f"checkpoints   {' and '.join(map(str, checkpoints.values()))}")
@@ -43,10 +43,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.quickstart",
-            "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
-        ),
+        "python -m tools.quickstart",
+        "python -m tools.quickstart --save-path runs/try --seed 1 --set epochs=2",
     )
     parser.add_argument(
         "--save-path", type=Path, default=Path("runs/quickstart"), help="folder of both runs"

@@ -41,11 +41,9 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     script = Path(sys.argv[0]).name
     parser = Parser(
         f"Train {name}.",
-        (
-            f"python {script} --config configs/shapes.yaml --save-path runs/shapes",
-            f"python {script} --config configs/shapes.yaml --save-path runs/try --set epochs=2 "
-            "--dry-run",
-        ),
+        f"python {script} --config configs/shapes.yaml --save-path runs/shapes",
+        f"python {script} --config configs/shapes.yaml --save-path runs/try --set epochs=2 "
+        "--dry-run",
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
     add_lists(parser, unlabeled)
@@ -174,15 +172,12 @@ def exit_with_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
-        problem = error if isinstance(error, UserError) else _advice(error)
+        advice = out_of_memory_advice(error) or worker_failure(error)
+        problem = error if isinstance(error, UserError) else advice
         code = _end_rank(error, problem) if launched_ranks() > 1 else _end(problem)
         if code is None:
             raise
         sys.exit(code)
-
-
-def _advice(error: Exception) -> UserError | None:
-    return out_of_memory_advice(error) or worker_failure(error)
 
 
 def _end(problem: UserError | None) -> int | None:

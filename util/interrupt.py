@@ -49,7 +49,6 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal_name = ""
-        """Name of the signal."""
         self._waiting_process = self._limited_process = 0
 
     def note(self, number: int, _: FrameType | None) -> None:

@@ -135,10 +135,10 @@ def write_once(path: Path, content: bytes) -> None:
         raise UserError(f"{path}: exists with other content. Fix: move it away")
 
 
-def require_new(path: Path, option: str) -> None:
-    """Raise `UserError` before the work for a path of an option where anything exists."""
+def require_new(path: Path) -> None:
+    """Raise `UserError` before the work for a path of `--out` where anything exists."""
     if os.path.lexists(path):
-        raise UserError(f"{option} {path}: exists already. Fix: choose another name")
+        raise UserError(f"--out {path}: exists already. Fix: choose another name")
 
 
 def require_folder_of(path: Path, option: str = "") -> None:

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,21 +12,31 @@ from util.errors import USER_ERROR, print_error
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help ends with examples and whose errors suggest the nearest option.
+    """A parser whose help ends with examples, complete command lines, and whose errors suggest the
+    nearest option."""
 
-    examples: complete command lines.
-    """
-
-    def __init__(
-        self, description: str | None = None, examples: Sequence[str] = (), **settings: Any
-    ):
-        shown = "".join(f"\n  {example}" for example in examples)
-        settings.setdefault("epilog", f"examples:{shown}" if shown else None)
+    def __init__(self, description: str | None, *examples: str, **settings: Any):
         settings.setdefault("prog", _program())
         super().__init__(description=description, formatter_class=_Help, **settings)
         self.register("type", Path, _path)  # of all options with type=Path
-        self.examples = examples
+        self._show(examples)
         self._given: list[str] = []
+
+    def _show(self, examples: Sequence[str]) -> None:
+        self.examples = examples
+        self.epilog = "\n  ".join(["examples:", *examples])
+
+    def subcommands(self, module: str, metavar: str = "COMMAND") -> "Callable[..., Parser]":
+        """Return a function that adds a subcommand by its name, its help, and examples that follow
+        `python -m MODULE NAME`."""
+        group = self.add_subparsers(dest=metavar.lower(), required=True, metavar=metavar)
+
+        def add(name: str, text: str, *examples: str) -> Parser:
+            command = group.add_parser(name, help=text.partition("\n")[0], description=text)
+            command._show([f"python -m {module} {name} {line}".rstrip() for line in examples])
+            return command
+
+        return add
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self._given = sys.argv[1:] if args is None else list(args)

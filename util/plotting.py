@@ -183,11 +183,8 @@ def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> "Fig
 @chart
 def reliability_diagram(quality: Mapping[str, Any], epoch: int) -> "Figure":
     """Draw the accuracy of pseudo-labels by confidence (Guo et al., ICML 2017, figure 1); below,
-    the share of pixels of each confidence.
-
-    Args:
-        quality: as `metrics.calibration.PseudoLabelScores.summary` returns it.
-    """
+    the share of pixels of each confidence. `quality`: from `PseudoLabelScores.summary` in
+    `metrics.calibration`."""
     bins = len(quality["bin_accuracy"])
     threshold = 100 * quality["threshold"]
     centres = [100 * (index + 0.5) / bins for index in range(bins)]

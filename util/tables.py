@@ -10,8 +10,7 @@ Rows = Sequence[Sequence[object]]
 def text_table(rows: Rows, align: str = "<", indent: str = "") -> str:
     """Align the columns of a table for the terminal; short rows end early.
 
-    Args:
-        align: `<` (left) or `>` (right) for each column; the last one holds for all that follow.
+    `align`: `<` (left) or `>` (right) for each column; the last one holds for all that follow.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]

@@ -15,14 +15,14 @@ from tests import miniature
 from tests.preparing import files, of
 from tools.prepare.official.archives import Download, find
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.output import RECORD, Root
+from tools.prepare.official.output import RECORD, OutputFolder
 from util.errors import UserError
 
 
 @of("pascal", "coco_instances")
 def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     case.run(root=tmp_path / "whole")
-    record, make = Root.record, Root.make
+    record, make = OutputFolder.record, OutputFolder.make
     recorded, made = [], []
 
     def interrupted(root, target, origin):
@@ -31,7 +31,7 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
         record(root, target, origin)
         recorded.append(target)
 
-    monkeypatch.setattr(Root, "record", interrupted)
+    monkeypatch.setattr(OutputFolder, "record", interrupted)
     with pytest.raises(KeyboardInterrupt):
         case.run()
     with (case.root / RECORD).open("a") as file:
@@ -44,8 +44,8 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     (case.root / f"{unfinished}.0123abcd.partial").hardlink_to(users)
     monkeypatch.setattr("tools.prepare.official.output.SECONDS_PER_DAY", 0)
 
-    monkeypatch.setattr(Root, "record", record)
-    monkeypatch.setattr(Root, "make", lambda *a: (made.append(a[1]), make(*a)))
+    monkeypatch.setattr(OutputFolder, "record", record)
+    monkeypatch.setattr(OutputFolder, "make", lambda *a: (made.append(a[1]), make(*a)))
     case.run(jobs=1)  # so that no temporary file of another thread counts as left behind
     assert not set(made) & set(recorded) and len(made) == len(files(tmp_path / "whole")) - 2
     assert files(case.root) == files(tmp_path / "whole")

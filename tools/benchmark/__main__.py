@@ -16,15 +16,12 @@ from util.paths import nearest_hint
 def main() -> None:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.benchmark step settings --repeats 5",
-            "python -m tools.benchmark gpu --out runs/gpu",
-        ),
+        "python -m tools.benchmark step settings --repeats 5",
+        "python -m tools.benchmark gpu --out runs/gpu",
     )
-    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    for name, (text, examples) in TEXTS.items():
-        shown = [f"python -m tools.benchmark {name} {example}" for example in examples]
-        add_options(name, commands.add_parser(name, help=text, description=text, examples=shown))
+    command = parser.subcommands("tools.benchmark", "BENCHMARK")
+    for name, (text, *examples) in TEXTS.items():
+        add_options(name, command(name, text, *examples))
     args = parser.parse_args()
     with exit_with_one_line():
         if args.benchmark != "gpu":

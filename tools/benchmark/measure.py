@@ -3,8 +3,9 @@
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 
 from util import distributed
@@ -13,9 +14,6 @@ from util.config.schema import Config
 from util.errors import UserError
 from util.log import versions
 from util.tables import text_table
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Call = Callable[[], Any]
 DIGITS = {"ms": 3, "lowest": 3, "highest": 3, "a second": 1, "ratio": 2, "s": 2, "s of CPU": 2}
@@ -29,19 +27,12 @@ def read(args: argparse.Namespace, **on_top: Any) -> Config:
     return load_config(args.config, args.set, {"model": {"pretrained": "none"}} | filled)
 
 
-def compare(
-    settings: Mapping[str, Call], args: argparse.Namespace, work: int = 1
-) -> "pd.DataFrame":
+def compare(settings: Mapping[str, Call], args: argparse.Namespace, work: int = 1) -> pd.DataFrame:
     """Time each setting once a round, after a round of warm-up.
 
-    Returns a row for each setting: median, lowest and highest milliseconds per unit of work, speed
-    relative to the first setting (median over the rounds), and peak memory in MiB.
-
-    Args:
-        work: units of work per call.
+    Returns a row for each setting: median, lowest and highest milliseconds per unit of work (`work`
+    per call), speed relative to the first setting (median over the rounds), and peak memory in MiB.
     """
-    import pandas as pd
-
     if args.repeats < 1:
         raise UserError(f"--repeats: found {args.repeats}, expected 1 or more")
     device = distributed.choose_device(args.device)
@@ -75,7 +66,7 @@ def timed(call: Call, device: torch.device) -> tuple[float, int]:
     return seconds, torch.cuda.max_memory_allocated(device) - before if is_gpu else 0
 
 
-def report(tables: Mapping[str, "pd.DataFrame"], notes: dict[str, Any]) -> None:
+def report(tables: Mapping[str, pd.DataFrame], notes: dict[str, Any]) -> None:
     """Print versions and notes, and the tables by title."""
     facts: dict[str, Any] = versions() | {"threads": torch.get_num_threads()} | notes
     print("  ".join(f"{key} {value}" for key, value in facts.items()))

@@ -45,23 +45,28 @@ PARTS = {
 TEXTS = {
     "step": (
         "Time optimizer steps: settings or methods.",
-        ("settings --repeats 5", "methods --set crop_size=129 batch_size=2"),
+        "settings --repeats 5",
+        "methods --set crop_size=129 batch_size=2",
     ),
     "data": (
         "Time samples as a data worker makes them, on one core, and decoding alone.",
-        ("--repeats 15", "--config configs/mine.yaml --own"),
+        "--repeats 15",
+        "--config configs/mine.yaml --own",
     ),
     "eval": (
         "Time sliding-window evaluation.",
-        ("--device cuda", "--size 512 1024 --repeats 3"),
+        "--device cuda",
+        "--size 512 1024 --repeats 3",
     ),
     "start": (
         "Time the parts of a training's start.",
-        ("--device cpu", "--images photos/ --counts 92 10490 1449"),
+        "--device cpu",
+        "--images photos/ --counts 92 10490 1449",
     ),
     "gpu": (
         "Measure a GPU: speed and memory of all methods and settings.",
-        ("--out runs/gpu", "--out runs/gpu --seconds 300"),
+        "--out runs/gpu",
+        "--out runs/gpu --seconds 300",
     ),
 }
 """Description and examples of each benchmark."""

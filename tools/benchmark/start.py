@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pandas as pd
+
 from dataset.validation import check_files, read_splits
 from engine.command import build_trainer
 from engine.run_dir import RunDir
@@ -28,8 +30,6 @@ FOLDER = 1000
 
 def run(args: argparse.Namespace) -> None:
     """Print the seconds of each part, and those of this process; files are in the disk cache."""
-    import pandas as pd
-
     kind, found = method_of(args.method), {}
 
     def timed(part: str, call: Callable[[], Any]) -> Any:

@@ -4,8 +4,9 @@ import argparse
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import torch
 from torch.cuda import memory_allocated
 
@@ -17,9 +18,6 @@ from tools.benchmark.options import METHODS, SETTINGS
 from tools.methods import method_of
 from util import distributed
 from util.config.schema import Config
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 TORCH_TF32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 """PyTorch's own choice for matrix products and for convolutions."""
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
 
 def compare_steps(
     cases: Mapping[str, tuple[str, list[str]]], args: argparse.Namespace, data: dict[str, Any]
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Measure steps in turn on `data` (a config's section); the memory includes network and
     optimizer.
 

@@ -44,10 +44,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.check_data --config configs/mine.yaml",
-            "python -m tools.check_data --config configs/mine.yaml --html report.html --show 30",
-        ),
+        "python -m tools.check_data --config configs/mine.yaml",
+        "python -m tools.check_data --config configs/mine.yaml --html report.html --show 30",
     )
     add = parser.add_argument
     add("--config", required=True, help="YAML file, see configs/")

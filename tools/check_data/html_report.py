@@ -42,11 +42,9 @@ def page(
     config: Config,
     limit: int,
 ) -> str:
-    """Return the whole page: verdict, pictures, tables.
+    """Return the whole page: verdict, pictures, tables; at most `limit` problems of a kind.
 
-    Args:
-        report: from `tools.check_data.report.numbers`.
-        limit: problems shown of a kind.
+    `report`: from `tools.check_data.report.numbers`.
     """
     records: dict[str, Any] = report["lists"]
     return html.render(

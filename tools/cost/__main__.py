@@ -33,10 +33,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.cost configs/pascal.yaml",
-            "python -m tools.cost configs/pascal*.yaml --methods unimatch --processes 4",
-        ),
+        "python -m tools.cost configs/pascal.yaml",
+        "python -m tools.cost configs/pascal*.yaml --methods unimatch --processes 4",
     )
     parser.add_argument("configs", nargs="+", type=Path, metavar="CONFIG", help="YAML files")
     parser.add_argument(

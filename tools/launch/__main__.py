@@ -34,12 +34,10 @@ def command_line() -> Parser:
     """Return the parser; its options are a subset of torchrun's."""
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.launch --nproc_per_node 4 --master_port 29500 unimatch.py "
-            "--config configs/pascal.yaml --save-path runs/pascal",
-            "python -m tools.launch --standalone --max_restarts 3 unimatch.py "
-            "--config configs/pascal.yaml --save-path runs/pascal",
-        ),
+        "python -m tools.launch --nproc_per_node 4 --master_port 29500 unimatch.py "
+        "--config configs/pascal.yaml --save-path runs/pascal",
+        "python -m tools.launch --standalone --max_restarts 3 unimatch.py "
+        "--config configs/pascal.yaml --save-path runs/pascal",
         allow_abbrev=False,
     )
     add = parser.add_argument

@@ -171,7 +171,7 @@ class Launch:
         port = 0 if args.standalone else args.master_port
         if nodes > 1:
             print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
-        try_port(port) if node == 0 else reach(address, port)
+        require_free_port(port) if node == 0 else wait_for_port(address, port)
         self.store = TCPStore(
             address, port, is_master=node == 0, timeout=rendezvous_timeout(), wait_for_workers=False
         )
@@ -228,7 +228,7 @@ def killed_by(code: int) -> str:
     return f"killed by {number.name}{hint}"
 
 
-def try_port(port: int) -> None:
+def require_free_port(port: int) -> None:
     """Raise `UserError` for a port in use, which `TCPStore` reports in several lines."""
     try:
         socket.create_server(("", port)).close()
@@ -236,7 +236,7 @@ def try_port(port: int) -> None:
         raise UserError(f"port {port}: not available ({error}). Fix: use another port") from None
 
 
-def reach(address: str, port: int) -> None:
+def wait_for_port(address: str, port: int) -> None:
     """Wait until the first node listens; `TCPStore` would not react to signals meanwhile."""
     end = time.monotonic() + rendezvous_timeout().total_seconds()
     while True:

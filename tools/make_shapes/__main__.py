@@ -22,10 +22,8 @@ OPTIONS = {
 def main() -> None:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.make_shapes",
-            "python -m tools.make_shapes --pairs --root data/shapes_pairs --labeled 16",
-        ),
+        "python -m tools.make_shapes",
+        "python -m tools.make_shapes --pairs --root data/shapes_pairs --labeled 16",
     )
     parser.add_argument(
         "--root",

@@ -4,8 +4,8 @@
 of a dataset.
 """
 
-import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tools.prepare.official.acdc import ACDC
@@ -15,7 +15,7 @@ from tools.prepare.official.change_pairs import LEVIR, WHU
 from tools.prepare.official.cityscapes import CITYSCAPES
 from tools.prepare.official.coco import COCO
 from tools.prepare.official.pascal import PASCAL
-from tools.prepare.official.run import prepare
+from tools.prepare.official.run import Dataset, prepare
 from tools.prepare.own import init
 from util.cli import exit_with_one_line
 from util.parser import Parser
@@ -35,45 +35,31 @@ DATASETS = {
 def main() -> None:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.prepare pascal --source downloads/ --root data/pascal",
-            "python -m tools.prepare init --images data/mine/images --masks data/mine/masks "
-            "--out configs/mine.yaml",
-        ),
+        "python -m tools.prepare pascal --source downloads/ --root data/pascal",
+        "python -m tools.prepare init --images data/mine/images --masks data/mine/masks "
+        "--out configs/mine.yaml",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    text = str(init.__doc__)
-    command = commands.add_parser(
+    command = parser.subcommands("tools.prepare")
+    own = command(
         "init",
-        help=text.partition("\n")[0],
-        description=text,
-        examples=(
-            "python -m tools.prepare init --images data/mine/images --masks data/mine/masks "
-            "--out configs/mine.yaml",
-            "python -m tools.prepare init --images data/mine --image-pattern '*_image.png' "
-            "--mask-pattern '*_mask.png' --classes background,road --out configs/mine.yaml",
-        ),
+        str(init.__doc__),
+        "--images data/mine/images --masks data/mine/masks --out configs/mine.yaml",
+        "--images data/mine --image-pattern '*_image.png' --mask-pattern '*_mask.png' "
+        "--classes background,road --out configs/mine.yaml",
     )
-    init.add_arguments(command)
-    command.set_defaults(run=init.run)
-    for name in DATASETS:
-        add_dataset(commands, name)
+    init.add_arguments(own)
+    own.set_defaults(run=init.run)
+    for name, dataset in DATASETS.items():
+        add_dataset(command, name, dataset)
     args = parser.parse_args()
     with exit_with_one_line():
         args.run(args)
 
 
-def add_dataset(commands: argparse._SubParsersAction, name: str) -> None:
+def add_dataset(command: Callable[..., Parser], name: str, dataset: Dataset) -> None:
     """Add a dataset's subcommand; like others it sets `run`, which gets the parsed options."""
-    dataset = DATASETS[name]
-    text = str(dataset.about)
-    command = f"python -m tools.prepare {name} --source downloads/"
-    parser = commands.add_parser(
-        name,
-        help=text.partition("\n")[0],
-        description=text,
-        examples=(command, f"{command} --root /disk/{name} --partial"),
-    )
+    source = "--source downloads/"
+    parser = command(name, str(dataset.about), source, f"{source} --root /disk/{name} --partial")
     parser.add_argument("--source", type=Path, required=True, help="folder with the downloads")
     parser.add_argument("--root", type=Path, default=Path("data", name), help="folder to fill")
     parser.add_argument(

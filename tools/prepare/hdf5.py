@@ -5,7 +5,7 @@ from typing import Any
 from util.optional import import_optional
 
 
-def fault(group: Any, key: str, largest: int) -> str:
+def array_fault(group: Any, key: str, largest: int) -> str:
     """Return why a member of a group is no array of numbers of at most `largest` bytes in the file
     itself; '' where it is."""
     h5py = import_optional("h5py", "HDF5")

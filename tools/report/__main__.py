@@ -29,7 +29,6 @@ def main() -> None:
             from tools.report.page import page
             from util import distributed
         device = distributed.choose_device(args.device)
-
         write_text(out, page(run, device, args.limit, args.embedding))
         print(f"written  {out}")
 
@@ -37,10 +36,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.report runs/mine/unimatch",
-            "python -m tools.report runs/mine/unimatch --out report.html --limit 100",
-        ),
+        "python -m tools.report runs/mine/unimatch",
+        "python -m tools.report runs/mine/unimatch --out report.html --limit 100",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")

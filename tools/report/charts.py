@@ -1,8 +1,9 @@
 """Charts of a run's page."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from inference.evaluation import score_title
@@ -13,9 +14,6 @@ from util.colours import palette
 from util.config.data import Data
 from util.plotting import MAX_READABLE_CLASSES, as_image, chart, heat_map, line_chart, new_figure
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 def curves(run: Run) -> Image.Image:
     """Draw the training loss and the validation score over epochs, side by side."""
@@ -25,7 +23,7 @@ def curves(run: Run) -> Image.Image:
     return side_by_side([[as_image(figure) for figure in figures]])
 
 
-def scalars(run: Run) -> dict[str, "Figure"]:
+def scalars(run: Run) -> dict[str, Figure]:
     """Draw the mean of each loss and other scalar over epochs, by name."""
     epochs = [epoch.epoch for epoch in run.epochs]
     names = dict.fromkeys(name for epoch in run.epochs for name in epoch.train)
@@ -39,17 +37,16 @@ def scalars(run: Run) -> dict[str, "Figure"]:
     }
 
 
-def score_curves(run: Run) -> "Figure":
+def score_curves(run: Run) -> Figure:
     """Draw the score that chooses the best checkpoint, for all validated networks; stars mark the
     best epochs."""
     curves = {network: curve for network in run.networks if (curve := run.selected(network))}
-    best = {network: best_epoch(curve) for network, curve in curves.items()}
     lines = {network: (list(curve), list(curve.values())) for network, curve in curves.items()}
-    stars = {network: (epoch, curves[network][epoch]) for network, epoch in best.items()}
+    stars = {n: (epoch := best_epoch(curve), curve[epoch]) for n, curve in curves.items()}
     return line_chart(lines, "validation", f"{score_title(run.config)} (%)", stars)
 
 
-def class_curves(run: Run, network: str) -> "Figure":
+def class_curves(run: Run, network: str) -> Figure:
     """Draw the IoU of each class (rows) after each epoch (columns)."""
     classes = run.config.data.classes
     curves = [run.curve(network, name) for name in classes]
@@ -58,19 +55,19 @@ def class_curves(run: Run, network: str) -> "Figure":
     return heat_map(values, epochs, classes, f"IoU (%), {network}", ("epoch", ""))
 
 
-def pseudo_label_curves(quality: dict[int, PseudoLabels]) -> "Figure":
+def pseudo_label_curves(quality: dict[int, PseudoLabels]) -> Figure:
     """Draw the share of pseudo-labels above the threshold, and their precision, by epoch."""
     names = {"above the threshold": "kept", "of these right": "precision"}
-    shares = {
-        title: np.array([getattr(epoch, key) for epoch in quality.values()], float)
+    epochs, labels = list(quality), quality.values()
+    lines = {
+        title: (epochs, np.array([getattr(one, key) for one in labels], float).tolist())
         for title, key in names.items()
     }
-    lines = {title: (list(quality), values.tolist()) for title, values in shares.items()}
     return line_chart(lines, "pseudo-labels", "pixels (%)", ylim=(0, 103))
 
 
 @chart
-def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> "Figure":
+def scatter(points: np.ndarray, classes: np.ndarray, data: Data) -> Figure:
     """Draw points `[N, 2]` in the colours of their classes."""
     figure = new_figure(7, 4.5)
     axis: Any = figure.add_subplot()

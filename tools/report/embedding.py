@@ -1,11 +1,11 @@
 """t-SNE of decoder features: a point is the mean feature of a class in a validation image."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from dataset.folders import read_samples
 from dataset.reader import Reader
@@ -22,11 +22,8 @@ from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-def embedding(run: Run, which: str, device: torch.device, limit: int | None) -> "Figure":
+def embedding(run: Run, which: str, device: torch.device, limit: int | None) -> Figure:
     """Draw the t-SNE of the validation images (the first `limit`) with a run's best checkpoint.
 
     Raises `UserError` for missing files, and for fewer than 4 points.

@@ -20,9 +20,9 @@ def main() -> None:
             from tools.results.tables import FORMATS, collect
         results = collect(args.runs, args.score, args.published)
         if args.plot:
-            from tools.results.plots import draw
+            from tools.results.plots import write_figures
 
-            draw(results.table, args.plot, results.score, args.at)
+            write_figures(results.table, args.plot, results.score, args.at)
         if args.format == "text":
             print("scores on the validation split, in percent")
         print(FORMATS[args.format](results))
@@ -34,10 +34,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.results runs/",
-            "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
-        ),
+        "python -m tools.results runs/",
+        "python -m tools.results 'runs/pascal/*/92' --published pascal/92 --plot figures/",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run directories, folders "
         "that contain some, or patterns such as 'runs/pascal/*/92'")  # fmt: skip

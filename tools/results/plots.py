@@ -4,18 +4,17 @@ for a paper."""
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from tools.results.records import PseudoLabels
 from tools.results.tables import span
 from util.errors import UserError
 from util.numbers import ceil_div
 from util.plotting import LINE_COLOURS, LINE_GREY, chart, new_figure, save, whole_numbers
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 PANEL = ["panel", "partition"]
 """Columns whose values are alike in a panel."""
@@ -36,10 +35,9 @@ CLASS_HEIGHT = 0.24
 """Height of a class in the figure of class scores, in inches."""
 
 
-def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
+def write_figures(table: pd.DataFrame, folder: Path, score: str, at: str) -> None:
     """Write learning curves and the scores of classes; where a method ran with several numbers of
     labels, label-efficiency curves; where validations measured pseudo-labels, their quality.
-    Returns the files.
 
     Raises `UserError` for a folder that cannot be written.
     """
@@ -64,24 +62,21 @@ def draw(table: pd.DataFrame, folder: Path, score: str, at: str) -> list[Path]:
         labelling = rows[rows.pseudo_labels.map(any)]
         if len(labelling):
             figures[f"pseudo_labels_{name}"] = pseudo_label_curves(labelling, heading)
-    return _save_all(figures, folder)
+    _save_all(figures, folder)
 
 
-def _save_all(figures: "dict[str, Figure]", folder: Path) -> list[Path]:
-    files = []
+def _save_all(figures: dict[str, Figure], folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for form in ("png", "svg"):
-                files.append(folder / f"{name}.{form}")
-                save(figure, files[-1], form, dpi=200, bbox_inches="tight")
+                save(figure, folder / f"{name}.{form}", form, dpi=200, bbox_inches="tight")
     except OSError as error:
         raise UserError(f"--plot {folder}: cannot be written ({error})") from None
-    return files
 
 
 @chart
-def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
+def learning_curves(table: pd.DataFrame, title: str) -> Figure:
     """Draw the score over epochs, a panel for each dataset, network and partition."""
     panels = table.groupby(PANEL, sort=False)
     figure, axes = _new_panels(panels.ngroups)
@@ -97,7 +92,7 @@ def learning_curves(table: pd.DataFrame, title: str) -> "Figure":
 
 
 @chart
-def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
+def label_curves(table: pd.DataFrame, title: str, at: str) -> Figure:
     """Draw the score over the number of labels, a line for each method (marks alone where several
     partitions have one number); full supervision is a horizontal line."""
     panels = table.groupby("panel", sort=False)
@@ -128,7 +123,7 @@ def label_curves(table: pd.DataFrame, title: str, at: str) -> "Figure":
 
 
 @chart
-def class_scores(table: pd.DataFrame, title: str, score: str) -> "Figure":
+def class_scores(table: pd.DataFrame, title: str, score: str) -> Figure:
     """Draw the score of each class in the best epoch of each run, with the standard deviation over
     seeds; a teacher's marks are hollow."""
     classes = table.classes.iloc[0]
@@ -151,7 +146,7 @@ def class_scores(table: pd.DataFrame, title: str, score: str) -> "Figure":
 
 
 @chart
-def pseudo_label_curves(table: pd.DataFrame, title: str) -> "Figure":
+def pseudo_label_curves(table: pd.DataFrame, title: str) -> Figure:
     """Draw, over epochs, the share of pixels above the confidence threshold and the share of their
     pseudo-labels that is right; a row of panels for each class, or for the mean over many."""
     classes = table.classes.iloc[0]
@@ -194,10 +189,8 @@ def _shares(quality: Mapping[int, PseudoLabels], kind: str, indices: Sequence[in
     return shares
 
 
-def _legend(figure: "Figure", styles: dict[str, Any], names: Iterable[str], **more: Any) -> None:
+def _legend(figure: Figure, styles: dict[str, Any], names: Iterable[str], **more: Any) -> None:
     """Draw one legend for all panels, below them."""
-    from matplotlib.lines import Line2D
-
     names = list(dict.fromkeys(names))
     entry = LEGEND_HANDLE + LEGEND_CHARACTER * max(map(len, names))
     columns = max(1, min(len(names), int(figure.get_figwidth() / entry)))
@@ -259,7 +252,7 @@ def _line_styles(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def _new_panels(count: int) -> tuple["Figure", Sequence[Any]]:
+def _new_panels(count: int) -> tuple[Figure, Sequence[Any]]:
     columns = min(count, PANELS_PER_ROW)
     rows = ceil_div(count, columns)
     figure = new_figure(WIDTH * columns, HEIGHT * rows)

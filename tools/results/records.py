@@ -29,7 +29,6 @@ class PseudoLabels(Record):
     class_precision: list[float | None]
     ece: float | None
     bin_pixels: list[float | None]
-    bin_confidence: list[float | None]
     bin_accuracy: list[float | None]
 
 

@@ -24,16 +24,6 @@ from util.parser import Parser
 from util.tables import text_table
 
 TARGET = "DATASET[/PARTITION]"
-EXAMPLES = {
-    "list": ["", "pascal"],
-    "fetch": ["pascal/92", "pascal cityscapes/1_16 --source PrevMatch"],
-    "verify": ["", "pascal/92"],
-    "generate": ["pascal/92 --root data/pascal", "pascal/val --root data/pascal"],
-    "make": [
-        "--config configs/mine.yaml --labeled 1/8 --out splits/mine/8 --stratify",
-        "--root data/mine --labeled 92 --val 0.1 --out splits/mine/92",
-    ],
-}
 
 
 def main() -> int:
@@ -145,43 +135,49 @@ def _samples_to_draw(
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.splits fetch pascal/92",
-            "python -m tools.splits make --config configs/mine.yaml --labeled 1/8 --out splits/8",
-        ),
+        "python -m tools.splits fetch pascal/92",
+        "python -m tools.splits make --config configs/mine.yaml --labeled 1/8 --out splits/8",
     )
     parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_command = parser.subcommands("tools.splits")
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], int | None]
-    ) -> argparse.ArgumentParser:
-        shown = [f"python -m tools.splits {name} {example}" for example in EXAMPLES[name]]
-        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__, examples=shown)
+        name: str, run: Callable[[argparse.Namespace], int | None], *examples: str
+    ) -> Parser:
+        added = add_command(name, str(run.__doc__), *examples)
         added.set_defaults(run=run)
         return added
 
     _add_published(command)
-    _add_make(command("make", make_partition))
+    _add_make(
+        command(
+            "make",
+            make_partition,
+            "--config configs/mine.yaml --labeled 1/8 --out splits/mine/8 --stratify",
+            "--root data/mine --labeled 92 --val 0.1 --out splits/mine/92",
+        )
+    )
     return parser
 
 
-def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
-    add = command("list", show_protocols).add_argument
+def _add_published(command: Callable[..., Parser]) -> None:
+    add = command("list", show_protocols, "", "pascal").add_argument
     add("dataset", nargs="?", help="such as pascal (default: all)")
 
-    add = command("fetch", fetch_published).add_argument
+    fetching = "pascal/92", "pascal cityscapes/1_16 --source PrevMatch"
+    add = command("fetch", fetch_published, *fetching).add_argument
     add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
     add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository "
         "(default: download)")  # fmt: skip
     add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, "
         "for example (default: any)")  # fmt: skip
 
-    add = command("verify", verify_lists).add_argument
+    add = command("verify", verify_lists, "", "pascal/92").add_argument
     add("target", nargs="?", default="", metavar=TARGET, help="or the path of a split file "
         "(default: all)")  # fmt: skip
 
-    add = command("generate", generate_lists).add_argument
+    generating = [f"{target} --root data/pascal" for target in ("pascal/92", "pascal/val")]
+    add = command("generate", generate_lists, *generating).add_argument
     add("target", metavar="DATASET/PARTITION", help="pascal/92: val.txt, and as unlabeled.txt what "
         "labeled.txt lacks; pascal/all: all training images; pascal/val")  # fmt: skip
     add("--root", type=Path, required=True, help="folder of the data")
@@ -189,7 +185,7 @@ def _add_published(command: Callable[..., argparse.ArgumentParser]) -> None:
         "Segmentation/val.txt nor in splits/pascal/val.txt (default: those)")  # fmt: skip
 
 
-def _add_make(make: argparse.ArgumentParser) -> None:
+def _add_make(make: Parser) -> None:
     add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the split files")
     source = make.add_mutually_exclusive_group(required=True).add_argument

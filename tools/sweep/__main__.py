@@ -32,9 +32,9 @@ def main() -> None:
         with importing():  # PyTorch, which the methods' options need
             states = states_of(runs)
         if args.dry_run:
-            from tools.sweep.estimate import show  # imports timm
+            from tools.sweep.estimate import print_estimates  # imports timm
 
-            show(states)
+            print_estimates(states)
         check_split_files(states)
         if args.dry_run:
             return
@@ -61,10 +61,8 @@ def main() -> None:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        (
-            "python -m tools.sweep configs/sweeps/shapes.yaml --dry-run",
-            "python -m tools.sweep configs/sweeps/shapes.yaml --devices 0 1 2 3",
-        ),
+        "python -m tools.sweep configs/sweeps/shapes.yaml --dry-run",
+        "python -m tools.sweep configs/sweeps/shapes.yaml --devices 0 1 2 3",
     )
     add = parser.add_argument
     add("spec", type=Path, metavar="SPEC", help="YAML file, see configs/sweeps/")

@@ -15,7 +15,7 @@ from tools.sweep.spec import PlannedRun
 from util.errors import UserError, counted, duration
 
 
-def show(states: Sequence[RunProgress]) -> None:
+def print_estimates(states: Sequence[RunProgress]) -> None:
     """Print the progress of all runs, and the time of the rest: from the steps of runs of the same
     kind, or else estimated with the memory, for each kind."""
     measured: dict[str, list[float]] = {}

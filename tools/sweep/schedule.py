@@ -46,7 +46,6 @@ class RunProgress(NamedTuple):
         return self.planned.load().epochs - done
 
     def say(self, message: object) -> None:
-        """Print a message about the run."""
         print(f"{self.label}  {message}", flush=True)
 
     def __str__(self) -> str:
@@ -164,10 +163,7 @@ def run_all(states: Sequence[RunProgress], devices: Sequence[str]) -> tuple[list
     """Run the unfinished runs; return those that failed, and whether one was stopped.
 
     The output of a run is appended to console.txt in its folder. Raises `Interrupted` after a
-    request to stop the sweep, when all runs have saved.
-
-    Args:
-        devices: auto, cpu, or the number of a GPU.
+    request to stop the sweep, when all runs have saved. `devices`: auto, cpu, or numbers of GPUs.
     """
     failed, free, stopped = [], list(devices), False
     waiting = [state for state in states if not state.is_done]

@@ -155,12 +155,9 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[PlannedRun]:
         lists = Path(folder_of_lists) if partition else None
         parts = [config.stem, method, name, partition, str(seed)]
         folder = sweep.save_path.joinpath(*filter(None, parts))
-        overrides = [*_assignments(sweep.set), *_assignments(settings)]
+        chosen = [*sweep.set.items(), *settings.items()]
+        overrides = [f"{key}={_as_yaml(value)}" for key, value in chosen]
         yield PlannedRun(method, config, lists, overrides, seed, folder)
-
-
-def _assignments(settings: Overrides) -> list[str]:
-    return [f"{key}={_as_yaml(value)}" for key, value in settings.items()]
 
 
 def _as_yaml(value: Any) -> str:

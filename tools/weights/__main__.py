@@ -26,13 +26,13 @@ def main() -> int:
 def command_line() -> Parser:
     parser = Parser(
         __doc__,
-        ("python -m tools.weights list", "python -m tools.weights fetch resnet101s"),
+        "python -m tools.weights list",
+        "python -m tools.weights fetch resnet101s",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_command = parser.subcommands("tools.weights")
 
-    def command(name: str, text: str, examples: tuple[str, str]) -> Parser:
-        shown = [f"python -m tools.weights {example}" for example in examples]
-        added: Parser = commands.add_parser(name, help=text, description=text, examples=shown)
+    def command(name: str, text: str, *examples: str) -> Parser:
+        added = add_command(name, text, *examples)
         added.add_argument(
             "--folder", type=Path, default=PRETRAINED_FOLDER, help="folder of the weights"
         )
@@ -41,12 +41,14 @@ def command_line() -> Parser:
     command(
         "list",
         "List the published files of the backbones that the configs use.",
-        ("list", "list --folder /data/pretrained"),
+        "",
+        "--folder /data/pretrained",
     )
     fetch = command(
         "fetch",
         "Download the weights of a backbone, or convert a file, into the form that training reads.",
-        ("fetch resnet101s", "fetch resnet50s --from downloads/resnet50.pth"),
+        "resnet101s",
+        "resnet50s --from downloads/resnet50.pth",
     )
     fetch.add_argument("backbone", help="value of model.backbone, such as resnet101s")
     fetch.add_argument("--from", type=Path, dest="file", metavar="FILE", help="convert a file "
@@ -55,7 +57,8 @@ def command_line() -> Parser:
         "check",
         "Identify files of weights, and name missing entries; exit code 1 unless training can read "
         "each file unchanged.",
-        ("check", "check downloads/resnet50.pth --backbone resnet50s"),
+        "",
+        "downloads/resnet50.pth --backbone resnet50s",
     )
     check.add_argument(
         "target", nargs="*", help="files or backbones (default: all files in the folder)"

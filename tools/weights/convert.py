@@ -112,10 +112,6 @@ def _without_classifier(backbone: Any) -> dict[str, Tensor]:
     return {k: v for k, v in backbone.state_dict().items() if not k.startswith(prefixes)}
 
 
-def _as_they_are(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
-    return state
-
-
 def _openmmlab(state: StateDict, name: str, backbone: nn.Module) -> StateDict:
     renamed = {}
     for key, value in state.items():
@@ -169,7 +165,7 @@ def _refuse_biases(state: StateDict, name: str) -> None:
 
 
 SCHEMES: dict[str, Callable[[StateDict, str, nn.Module], StateDict]] = {
-    EXPECTED: _as_they_are,
+    EXPECTED: lambda state, name, backbone: state,
     "names of timm's DINOv2": _timm_dinov2,
     "names of OpenMMLab": _openmmlab,
     "official names, converted by timm": _by_timm,

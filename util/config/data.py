@@ -7,7 +7,6 @@ from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator,
 
 from util.config.label_map import parse_label_map
 from util.config.types import (
-    IGNORE,
     AnyPath,
     Deviation,
     Name,
@@ -204,7 +203,7 @@ class Data(Section):
     def _by_key_and_index(cls, found: Any, info: ValidationInfo) -> Any:
         if not isinstance(found, dict):
             return found
-        return parse_label_map(found, info.data.get("classes", []), IGNORE)
+        return parse_label_map(found, info.data.get("classes", []))
 
     @field_validator("rgb_bands")
     @classmethod

@@ -3,7 +3,9 @@
 import difflib
 from typing import Any
 
+from util.config.types import IGNORE
 from util.errors import join_first
+from util.parser import did_you_mean
 
 OTHER = "other"
 """Key for the class of all other values."""
@@ -19,12 +21,12 @@ UNKNOWN = 254
 """Index of values without a class; classes have 0 to 253."""
 
 
-def parse_label_map(found: dict[Any, Any], classes: list[str], ignore: int) -> dict[str, int]:
-    """Return class indices, or `ignore`, by "7", "128,0,0", "other" or "transparent".
+def parse_label_map(found: dict[Any, Any], classes: list[str]) -> dict[str, int]:
+    """Return class indices, or 255 (ignore), by "7", "128,0,0", "other" or "transparent".
 
     Raises `ValueError` for an invalid key or class, and for values mixed with colours.
     """
-    pairs = [(parse_key(key), _class_index(label, classes, ignore)) for key, label in found.items()]
+    pairs = [(parse_key(key), _class_index(label, classes)) for key, label in found.items()]
     keys = [key for key, _ in pairs]
     if twice := [key for key in keys if keys.count(key) > 1]:
         raise ValueError(f"'{twice[0]}' occurs twice")
@@ -47,18 +49,17 @@ def parse_key(key: Any) -> str:
     )
 
 
-def _class_index(label: Any, classes: list[str], ignore: int) -> int:
+def _class_index(label: Any, classes: list[str]) -> int:
     if label in classes:
         return classes.index(label)
-    if label == "ignore" or str(label) == str(ignore):
-        return ignore
+    if label == "ignore" or str(label) == str(IGNORE):
+        return IGNORE
     if str(label).isdecimal() and int(label) < len(classes):
         return int(label)
     if isinstance(label, bool) or str(label) in classes:
         raise ValueError(f"'{label}' is not a class. Fix: {QUOTES}")
     near = difflib.get_close_matches(str(label), classes, n=1, cutoff=0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    names = join_first(classes, 10)
     raise ValueError(
-        f"'{label}' is not a class; expected one of {names} (or its index), or ignore{hint}"
+        f"'{label}' is not a class; expected one of {join_first(classes, 10)} (or its index), or "
+        f"ignore{did_you_mean(near)}"
     )

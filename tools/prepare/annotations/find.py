@@ -87,11 +87,8 @@ def _read_json(files: list[Path], root: Path, unknown: list[str]) -> Annotations
 def _read_others(
     files: list[Path], root: Path, images: list[Path], names: Path | None
 ) -> Annotations | None:
-    """Read formats other than JSON; None for an unknown one.
-
-    Args:
-        names: YOLO's file of class names, if the user names it.
-    """
+    """Read formats other than JSON; None for an unknown one. `names`: YOLO's file of class names,
+    if the user names it."""
     pngs = _ending(files, ".png")
     if folder := label_images.find_folder(root):
         return label_images.read_masks([f for f in pngs if folder in f.parents], folder, root)

@@ -8,7 +8,7 @@ from scipy.io import loadmat
 
 from dataset.image_files import MAX_MEGAPIXELS
 from tools.prepare.annotations.model import Annotations, Dense, label_pictures, numbered_classes
-from tools.prepare.hdf5 import fault
+from tools.prepare.hdf5 import array_fault
 from util.errors import UserError, reason
 from util.optional import import_optional
 
@@ -54,7 +54,7 @@ def _hdf5_arrays(file: Path) -> dict[str, np.ndarray]:
 
     def add(group: Any, before: str = "") -> None:
         for name in (name for name in group if name[0] != "#"):  # "#refs#": contents of cells
-            problem = fault(group, name, LARGEST)
+            problem = array_fault(group, name, LARGEST)
             if problem == "is a group":
                 add(group[name], f"{before}{name}.")
             elif not problem and group[name].attrs.get("MATLAB_class") != b"char":

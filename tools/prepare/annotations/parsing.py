@@ -16,6 +16,7 @@ Side = Annotated[int, Field(gt=0)]
 """Width or height."""
 Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
 """x and y."""
+_adapter = cache(TypeAdapter)
 
 
 class Entry:
@@ -72,11 +73,6 @@ class Entry:
         if not isinstance(self.value, dict):
             raise self.error(f"found {reprlib.repr(self.value)}; expected an object")
         return self.value
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter:
-    return TypeAdapter(kind)
 
 
 def read_json(path: Path) -> Entry:

@@ -14,10 +14,10 @@ import numpy as np
 
 from dataset.protocols import fingerprint, read_protocols
 from dataset.split_files import sample_line, split_file_text
-from tools.prepare.hdf5 import fault
+from tools.prepare.hdf5 import array_fault
 from tools.prepare.official.archives import LARGEST, Archive, Download, Member
 from tools.prepare.official.masks import png
-from tools.prepare.official.run import Dataset, FileToMake, Plan, Set, Tasks
+from tools.prepare.official.run import Dataset, FileToMake, Plan, SampleSet, Tasks
 from util.optional import import_optional
 
 HDF5 = Download(
@@ -58,7 +58,7 @@ def plan(found: dict[Download, Archive]) -> Plan:
         }
 
     sets = {
-        name: Set(tasks("images", name, image_png), tasks("masks", name, mask_png))
+        name: SampleSet(tasks("images", name, image_png), tasks("masks", name, mask_png))
         for name in slices
     }
     lists, faults = _lists(slices["train"], slices["valtest"])
@@ -105,7 +105,7 @@ def _array(file: Any, key: str, dimensions: int) -> np.ndarray:
     """Return the array of a key; raises `ValueError` for a missing key or other dimensions."""
     if key not in file:
         raise ValueError(f"no key '{key}', found {', '.join(file) or 'none'}")
-    problem = fault(file, key, LARGEST)
+    problem = array_fault(file, key, LARGEST)
     if not problem and (file[key].ndim != dimensions or not file[key].size):
         problem = f"is an array of shape {file[key].shape}"
     if problem:

@@ -1,7 +1,7 @@
 """ADE20K as the scene parsing challenge has it: images and masks as they are."""
 
 from tools.prepare.official.archives import Archive, Download
-from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 
 ADE = Download(
     "ADEChallengeData2016.zip",
@@ -14,7 +14,7 @@ ADE = Download(
 def plan(found: dict[Download, Archive]) -> Plan:
     """Plan images/SET/*.jpg and annotations/SET/*.png; masks stay 0 = other, 1 to 150."""
     return Plan({
-        name: Set(
+        name: SampleSet(
             tasks_of(found[ADE], f"images/{name}/{{}}.jpg"),
             tasks_of(found[ADE], f"annotations/{name}/{{}}.png"),
         )

@@ -2,7 +2,7 @@
 
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 from util.config.types import IGNORE
 
 SEGNET = Download(
@@ -29,9 +29,9 @@ def plan(found: dict[Download, Archive]) -> Plan:
         image, mask = f"images/{name}/{{}}.png", f"labels/{name}/{{}}.png"
         if arranged.members:
             images = tasks_of(arranged, image) | tasks_of(arranged, f"images/{name}/{{}}.jpg")
-            sets[name] = Set(images, tasks_of(arranged, mask))
+            sets[name] = SampleSet(images, tasks_of(arranged, mask))
         else:
-            sets[name] = Set(
+            sets[name] = SampleSet(
                 tasks_of(segnet, f"{name}/{{}}.png", image),
                 tasks_of(segnet, f"{name}annot/{{}}.png", mask, ignore_void),
             )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dataset.protocols import fingerprint, lists_of
 from tools.prepare.official.archives import Archive, Download
-from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 from util.errors import UserError, counted
 
 FOLDERS = ("A", "B", "label")
@@ -34,7 +34,7 @@ def plan_pairs(dataset: str, found: dict[Download, Archive]) -> Plan:
         if lost
     ]
     first, second, masks = ({n: files[n] for n in complete} for files in tasks.values())
-    return Plan({"pairs": Set(first, masks)}, tuple(second.values()), faults=faults)
+    return Plan({"pairs": SampleSet(first, masks)}, tuple(second.values()), faults=faults)
 
 
 def _top(archive: Archive) -> str:

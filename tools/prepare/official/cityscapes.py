@@ -7,7 +7,7 @@ import numpy as np
 
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png, read_indices
-from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 from util.config.types import IGNORE
 
 PAGE = "cityscapes-dataset.com, Downloads, after registration"
@@ -24,7 +24,7 @@ def plan(found: dict[Download, Archive]) -> Plan:
     sets = {}
     for name in CITYSCAPES.counts:
         image, mask = f"{name}/{{}}_leftImg8bit.png", f"{name}/{{}}_gtFine_label"
-        sets[name] = Set(
+        sets[name] = SampleSet(
             tasks_of(found[IMAGES], image, f"leftImg8bit/{image}"),
             tasks_of(found[MASKS], f"{mask}Ids.png", f"gtFine/{mask}TrainIds.png", train_ids)
             | tasks_of(found[MASKS], f"{mask}TrainIds.png", f"gtFine/{mask}TrainIds.png"),

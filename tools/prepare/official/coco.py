@@ -15,7 +15,7 @@ import numpy as np
 from tools.prepare.annotations.shapes import decoded, polygons, run_lengths
 from tools.prepare.official.archives import Archive, Download, Member, read_zip
 from tools.prepare.official.masks import open_bytes, png
-from tools.prepare.official.run import Dataset, FileToMake, Plan, Set, Tasks, tasks_of
+from tools.prepare.official.run import Dataset, FileToMake, Plan, SampleSet, Tasks, tasks_of
 
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
@@ -52,7 +52,7 @@ def plan(found: dict[Download, Archive]) -> Plan:
     if found[INSTANCES].members and not any(masks.values()):  # one kind in all splits
         masks = {split: _instances(found[INSTANCES], split) for split in IMAGES}
     return Plan({
-        split: Set(tasks_of(found[download], "{}.jpg", f"{split}/{{}}.jpg"), masks[split])
+        split: SampleSet(tasks_of(found[download], "{}.jpg", f"{split}/{{}}.jpg"), masks[split])
         for split, download in IMAGES.items()
     })  # fmt: skip
 
@@ -132,10 +132,7 @@ def instance_mask(picture: ImageInstances) -> bytes:
 
 def panoptic_mask(picture: bytes, segments: dict[int, int]) -> bytes:
     """Convert a PNG whose colours are segment ids, R + 256 G + 65536 B, to one of classes.
-
-    Args:
-        segments: class of each id of a thing; all other pixels are void.
-    """
+    `segments`: class of each id of a thing; all other pixels are void."""
     with open_bytes(picture) as image:
         if image.mode != "RGB":
             raise ValueError(f"mode {image.mode}, expected the colours of segments, RGB")

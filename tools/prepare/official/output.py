@@ -14,7 +14,7 @@ RECORD = "prepared.tsv"
 """Record of the files made: path, size in bytes, name of the download."""
 
 
-class Root:
+class OutputFolder:
     """A dataset's folder and the record of the files made there.
 
     A recorded file of the recorded size and download is finished. Any other existing file is kept:
@@ -34,12 +34,8 @@ class Root:
         self._made = {target: made for target, _, made in rows}
 
     def has(self, target: str, origin: str) -> bool:
-        """Return True for a finished file; False if only a comparison can decide.
-
-        Args:
-            target: path below the root.
-            origin: name of the download.
-        """
+        """Return True for a finished file, by its path below the root and its download; False if
+        only a comparison can decide."""
         try:
             size = (self.path / target).stat().st_size
         except OSError:

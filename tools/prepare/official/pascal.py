@@ -6,7 +6,7 @@ from scipy.io import loadmat
 
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png
-from tools.prepare.official.run import Dataset, Plan, Set, tasks_of
+from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 
 LISTS = "ImageSets/Segmentation"
 VOC = Download(
@@ -44,9 +44,9 @@ def plan(found: dict[Download, Archive]) -> Plan:
     for name in {"train.txt", "val.txt"} & sbd.members.keys():
         train.update(sbd.text(name).split())
 
-    def part(names: set[str]) -> Set:
+    def part(names: set[str]) -> SampleSet:
         own_images, own_masks = ({n: t[n] for n in t.keys() & names} for t in (images, masks))
-        return Set(own_images, own_masks)
+        return SampleSet(own_images, own_masks)
 
     listed = tasks_of(voc, f"{LISTS}/{{}}.txt")
     return Plan({"train": part(train - val), "val": part(val)}, tuple(listed.values()))

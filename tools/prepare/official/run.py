@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from dataset.split_files import write_split_files
 from tools.prepare.official.archives import Archive, Download, Member, find_all
-from tools.prepare.official.output import Root
+from tools.prepare.official.output import OutputFolder
 from util.errors import UserError, counted, join_first, print_error
 
 AHEAD = 4
@@ -45,7 +45,7 @@ def tasks_of(
     }
 
 
-class Set(NamedTuple):
+class SampleSet(NamedTuple):
     """Images and masks of a set."""
 
     images: Tasks
@@ -80,7 +80,7 @@ class Set(NamedTuple):
 class Plan(NamedTuple):
     """The sets of a dataset, further files, and split files to write."""
 
-    sets: dict[str, Set]
+    sets: dict[str, SampleSet]
     others: tuple[FileToMake, ...] = ()
     lists: dict[str, list[str]] = {}
     """Lines of split files, by path below the root."""
@@ -110,14 +110,10 @@ class Dataset:
 
 
 def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool) -> None:
-    """Fill `root` from the downloads in `source`; finished files are skipped.
+    """Fill `root` from the downloads in `source`, in `jobs` threads; finished files are skipped.
 
-    Args:
-        jobs: threads.
-        partial: missing downloads and files are a warning.
-
-    Raises `UserError` for missing or damaged downloads, files in the way, and wrong counts; files
-    made until then stay.
+    `partial`: missing downloads and files are a warning. Raises `UserError` for missing or damaged
+    downloads, files in the way, and wrong counts; files made until then stay.
     """
     if jobs < 1:
         raise UserError(f"--jobs: found {jobs}, expected 1 or more")
@@ -125,7 +121,7 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
     if plan.faults and not partial:
         raise UserError(f"{plan.faults[0]}. {AGAIN}")
     tasks = plan.tasks()
-    made = carry_out(tasks, Root(root), jobs)
+    made = carry_out(tasks, OutputFolder(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
     for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
@@ -142,7 +138,7 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
         print_error(f"warning: {root}: {lack}")
 
 
-def carry_out(tasks: list[FileToMake], root: Root, jobs: int) -> int:
+def carry_out(tasks: list[FileToMake], root: OutputFolder, jobs: int) -> int:
     """Make the unfinished files; returns their number.
 
     One thread reads, in the order of the archives; the others convert and write.
@@ -169,7 +165,7 @@ def carry_out(tasks: list[FileToMake], root: Root, jobs: int) -> int:
     return len(left)
 
 
-def _make(task: FileToMake, content: Any, root: Root) -> None:
+def _make(task: FileToMake, content: Any, root: OutputFolder) -> None:
     member = task.member
     if task.convert:
         with member.reporting("cannot be converted"):

@@ -130,7 +130,7 @@ def _refuse_number(count: int, masks: Masks) -> None:
     elif count < 2:
         fix = ". Fix: name classes that the masks lack in --classes, or export the masks again"
     raise UserError(
-        f"--masks: found {some(masks.values.values())}, which makes "
+        f"--masks: found {describe_values(masks.values.values())}, which makes "
         f"{counted(count, 'class', 'classes')}; expected 2 to {MAX_CLASSES}{fix}"
     )
 
@@ -164,7 +164,7 @@ def _nearest(masks: Masks, indices: Mapping[str, int]) -> dict[str, int]:
     return {v.key: known[min(codes, key=lambda code: distance(code, v.code))] for v in found}
 
 
-def some(values: Iterable[Value]) -> str:
+def describe_values(values: Iterable[Value]) -> str:
     """Return values as a message names them."""
     keys = [value.key for value in values]
     return f"{counted(len(keys), 'value')}: {join_first(keys, 8, '; ')}"

@@ -13,7 +13,7 @@ from tools.prepare.own.classes import (
     NEAREST,
     ClassOptions,
     class_names,
-    some,
+    describe_values,
 )
 from tools.prepare.own.masks import Masks, Value
 from util.colours import IGNORE_COLOUR
@@ -55,7 +55,9 @@ def choose_labels(masks: Masks, named: ClassOptions, of_change: bool) -> dict[st
     for key in named.labels:
         if key not in WORDS and ("," in key) != masks.in_colour:
             what = "colours" if masks.in_colour else "values"
-            raise UserError(f"{key}: the masks hold {what}; found {some(masks.values.values())}")
+            raise UserError(
+                f"{key}: the masks hold {what}; found {describe_values(masks.values.values())}"
+            )
     if class_names(named.labels):
         return _as_named(masks, named.labels)
     return _guess(masks, named, of_change)
@@ -69,7 +71,9 @@ def _as_named(masks: Masks, labels: dict[str, str]) -> dict[str, str]:
     if any(value.key == TRANSPARENT for value in left) and labels.get(OTHER) == NEAREST:
         raise Doubt("--classes: has no class for transparent pixels", _with_clear(labels))
     if left and OTHER not in labels:
-        raise Doubt(f"--classes: has no class for {some(left)}", labels | {OTHER: NEAREST})
+        raise Doubt(
+            f"--classes: has no class for {describe_values(left)}", labels | {OTHER: NEAREST}
+        )
     return labels | {value.key: IGNORED for value in rest if value.is_nodata}
 
 
@@ -82,7 +86,9 @@ def _guess(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]
             'of objects say --classes "0=background,other=object"'
         )
     if missing := [key for key in named.labels if key not in values and key != OTHER]:
-        raise UserError(f"--ignore {missing[0]}: not in the masks; found {some(values.values())}")
+        raise UserError(
+            f"--ignore {missing[0]}: not in the masks; found {describe_values(values.values())}"
+        )
     kept = [v for v in values.values() if v.key not in named.labels and v.code != CLEAR]
     all_named = len(named.names) == len(kept) and not in_colour
     strays = set() if all_named else _strays(kept, in_colour, len(masks.files))
@@ -103,7 +109,7 @@ def _guess(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]
     if in_colour and names:
         raise Doubt("--classes: unclear which of the colours is which class", guess)
     if names and len(guess.keys() - ignored.keys()) != len(names):
-        found = some(values[key] for key in keys)
+        found = describe_values(values[key] for key in keys)
         raise Doubt(f"--classes: {len(names)} names for {found}", guess)
     return guess
 
@@ -127,7 +133,7 @@ def _raise_doubts(
     if strays and OTHER not in guess:
         found = [value for key, value in masks.values.items() if key in strays]
         rest = NEAREST if len(found) <= MAX_NEAREST else IGNORED
-        problem = f"--masks: these values do not look like classes: {some(found)}"
+        problem = f"--masks: these values do not look like classes: {describe_values(found)}"
         raise Doubt(problem, guess | {OTHER: rest})
 
 

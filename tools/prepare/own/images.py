@@ -31,7 +31,8 @@ class Kind(NamedTuple):
         return isinstance(self.bands, tuple)
 
     def __str__(self) -> str:
-        return f"{f'{len(self.bands)} bands' if self.is_numbered() else self.bands} of {self.depth}"
+        bands = f"{len(self.bands)} bands" if self.is_numbered() else self.bands
+        return f"{bands} of {self.depth}"
 
 
 PHOTOGRAPH = Kind("rgb", False, "8 bits")

@@ -13,7 +13,7 @@ from tools.prepare.faults import with_fix
 from tools.prepare.own.classes import Classes, ClassOptions, make_classes, parse_classes
 from tools.prepare.own.config import config_text, output_files, write_config
 from tools.prepare.own.guess import Doubt, choose_labels
-from tools.prepare.own.report import again, report_config, report_data, table
+from tools.prepare.own.report import naming_command, report_config, report_data, table
 from tools.prepare.own.settings import PRESETS, choose_settings, schedule_for, seconds_of
 from tools.prepare.own.survey import Survey, survey
 from util.config.loading import load_config
@@ -102,6 +102,6 @@ def _choose(found: Survey, named: ClassOptions, args: argparse.Namespace) -> Cla
         labels = choose_labels(found.masks, named, of_change=args.second is not None)
     except Doubt as doubt:
         print(table(found, doubt.labels))
-        print(f"command  {again(doubt.labels)}{' --force' if args.force else ''}")
+        print(f"command  {naming_command(doubt.labels)}{' --force' if args.force else ''}")
         raise with_fix(doubt, "run the command above, or correct its --classes first") from None
     return make_classes(found.masks, labels)

@@ -124,10 +124,8 @@ def combine(files: list[MaskFile], named_colours: bool | None = None) -> Masks:
 
     Colours define the classes if a mask is in colour, if palettes give one index several colours
     (as programs do that number the colours of each picture anew), and if masks of several kinds
-    agree by colour alone.
-
-    Args:
-        named_colours: the user names colours (True) or values (False); None: neither.
+    agree by colour alone. `named_colours`: the user names colours (True) or values (False); None:
+    neither.
 
     Raises `UserError` for colours beside values without colours, and if neither agrees.
     """

@@ -90,12 +90,8 @@ def _suffixes(files: Iterable[Path]) -> str:
 
 
 def table(found: Survey, labels: Mapping[str, str]) -> str:
-    """Tabulate class, share and number of masks of each value or colour, and the names of the
-    masks of a rare one. Values without a class come last.
-
-    Args:
-        labels: classes as `--classes` writes them.
-    """
+    """Tabulate class (of `labels`, as `--classes` writes them), share and number of masks of each
+    value or colour, and the names of the masks of a rare one. Values without a class come last."""
     values, masked = found.masks.values, found.masked()
     named = [value for key, value in values.items() if key in labels]
     rest = [value for key, value in values.items() if key not in labels]
@@ -120,11 +116,8 @@ def table(found: Survey, labels: Mapping[str, str]) -> str:
 def report_config(
     args: argparse.Namespace, classes: Classes, settings: Settings, hours: float | None
 ) -> None:
-    """Print the chosen settings and the next commands.
-
-    Args:
-        hours: time of a training; None: not measured.
-    """
+    """Print the chosen settings, the time of a training in hours if measured, and the next
+    commands."""
     config = settings.config
     print(
         f"config   {args.out}: preset {settings.preset}, {config['model']['backbone']}, crop "
@@ -143,7 +136,7 @@ def report_config(
               "--set criterion.class_weights=auto")  # fmt: skip
     if not args.classes:
         masks = str(from_here(args.masks)) if args.annotations else None
-        print(f"names    {again(classes.labels, masks)} --force")
+        print(f"names    {naming_command(classes.labels, masks)} --force")
     check, baseline, *method = commands(args.out, settings.methods)
     print(f"check    {check}\nbaseline {baseline}  # first with --dry-run")
     fix = "name a folder of them by --unlabeled"
@@ -153,7 +146,7 @@ def report_config(
     print(f"method   {method[0] if method else missing}")
 
 
-def again(labels: Mapping[str, str], masks: str | None = None) -> str:
+def naming_command(labels: Mapping[str, str], masks: str | None = None) -> str:
     """Return this command with all classes named; with masks instead of annotations.
 
     `/` replaces commas and `=` in names, which `--classes` cannot hold.

@@ -45,10 +45,7 @@ class Survey(NamedTuple):
 
 
 def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
-    """Divide the files into splits and read them.
-
-    Args:
-        named_colours: see `combine`.
+    """Divide the files into splits and read them; `named_colours`: see `combine`.
 
     Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
     such images are printed and left out), and for images or masks of several kinds.
