@@ -34,32 +34,32 @@ def main() -> int:
 
 
 def show_protocols(args: argparse.Namespace) -> None:
-    """Show the published lists."""
+    """Show the published split files."""
     lists = lists_of(args.dataset) if args.dataset else read_protocols()
     rows = [
         [f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
          ", ".join(p.sources)] for p in lists
     ]  # fmt: skip
-    print(text_table([["list", "entries", "SHA-256", "published by"], *rows]))
+    print(text_table([["split file", "entries", "SHA-256", "published by"], *rows]))
 
 
 def fetch_published(args: argparse.Namespace) -> None:
-    """Download published lists, or copy them from a clone."""
+    """Download published split files, or copy them from a clone."""
     chosen = [p for target in args.target for p in select_lists(target, args.source)]
     for line in fetch(list(dict.fromkeys(chosen)), args.splits, args.clone):
         print(line, flush=True)
 
 
 def verify_lists(args: argparse.Namespace) -> int:
-    """Compare the lists on disk with the published ones; exit code 1 when one differs."""
+    """Compare the split files on disk with the published ones; exit code 1 if one differs."""
     lists = verify(args.splits, args.target)
     rows = [[one.file, one.entries, one.verdict] for one in lists]
-    print(text_table([["list", "entries", "is"], *rows]))
+    print(text_table([["split file", "entries", "is"], *rows]))
     return int(any(one.differs for one in lists))
 
 
 def generate_lists(args: argparse.Namespace) -> None:
-    """Write lists that follow from the files: validation images, and unlabelled images."""
+    """Write split files that follow from the data: validation images, and unlabelled images."""
     remarks = write_derived_lists(args.target, args.root, args.splits, args.names)
     print(*remarks, sep="\n")
 
@@ -138,7 +138,9 @@ def command_line() -> Parser:
         "python -m tools.splits fetch pascal/92",
         "python -m tools.splits make --config configs/mine.yaml --labeled 1/8 --out splits/8",
     )
-    parser.add_argument("--splits", type=Path, default=Path("splits"), help="folder of the lists")
+    parser.add_argument(
+        "--splits", type=Path, default=Path("splits"), help="folder of the split files"
+    )
     add_command = parser.subcommands("tools.splits")
 
     def command(
@@ -169,8 +171,8 @@ def _add_published(command: Callable[..., Parser]) -> None:
     add("target", nargs="+", metavar=TARGET, help="pascal/92 (and val), pascal/val, all of pascal")
     add("--from", type=Path, dest="clone", metavar="DIR", help="a clone of the repository "
         "(default: download)")  # fmt: skip
-    add("--source", metavar="REPOSITORY", help="where their lists differ: PrevMatch, "
-        "for example (default: any)")  # fmt: skip
+    add("--source", metavar="REPOSITORY", help="repository, such as PrevMatch, where "
+        "several publish different split files of one name (default: any)")  # fmt: skip
 
     add = command("verify", verify_lists, "", "pascal/92").add_argument
     add("target", nargs="?", default="", metavar=TARGET, help="or the path of a split file "
@@ -189,13 +191,13 @@ def _add_make(make: Parser) -> None:
     add = make.add_argument
     add("--out", type=Path, required=True, help="folder for the split files")
     source = make.add_mutually_exclusive_group(required=True).add_argument
-    source("--config", help="take its root, lists and classes; its validation images stay "
+    source("--config", help="use its root, split files and classes; its validation split stays "
         "(default: --root or --list)")  # fmt: skip
     source("--root", type=Path, help="folder of the data (default: --config or --list)")
     source("--list", type=Path, help="lines 'image mask' to draw from "
         "(default: --config or --root)")  # fmt: skip
-    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override its "
-        "keys")  # fmt: skip
+    add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="override keys "
+        "of --config")  # fmt: skip
     add("--labeled", help="share of the training images (1/8, 0.1) or number (92); required "
         "without --folds (with it, default: all others)")  # fmt: skip
     add("--folds", type=int, metavar="K", help="for cross-validation: K folders fold_1, ... whose "

@@ -1,4 +1,4 @@
-"""ACDC, cardiac MRI: SSL4MIS's HDF5 slices and volumes as 8-bit slices, masks 0-3, and lists.
+"""ACDC, cardiac MRI: converts SSL4MIS's HDF5 files to 8-bit slices, masks and split files.
 
 The lists are those of UniMatch's partitions (1, 3 and 7 labelled patients), of val, test and
 valtest, below lists/ in the folder; only lists equal to the published ones, by hash, are written.

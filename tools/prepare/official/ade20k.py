@@ -1,4 +1,4 @@
-"""ADE20K as the scene parsing challenge has it: images and masks as they are."""
+"""ADE20K of the scene parsing challenge; images and masks are not changed."""
 
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of

