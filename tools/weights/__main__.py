@@ -51,8 +51,8 @@ def command_line() -> Parser:
         "resnet50s --from downloads/resnet50.pth",
     )
     fetch.add_argument("backbone", help="value of model.backbone, such as resnet101s")
-    fetch.add_argument("--from", type=Path, dest="file", metavar="FILE", help="convert a file "
-        "instead, of torchvision, timm, OpenMMLab, DINOv2 or DINOv3 (default: download)")  # fmt: skip
+    fetch.add_argument("--from", type=Path, dest="file", metavar="FILE", help="convert this "
+        "file, of torchvision, timm, OpenMMLab, DINOv2 or DINOv3 (default: download)")  # fmt: skip
     check = command(
         "check",
         "Identify files of weights, and name missing entries; exit code 1 unless training can read "
