@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.cross_validation import draw_digest
 from dataset.loaders import (
+    Batches,
     LoaderProcess,
+    TrainingBatches,
     data_workers,
     evaluation_loader,
     images_per_forward,
@@ -193,7 +194,7 @@ def _loaders(
     device: torch.device,
     splits: Splits,
     per_forward: int,
-) -> tuple[DataLoader, DataLoader]:
+) -> tuple[TrainingBatches, Batches]:
     """Return loaders of this process's training batches and validation images."""
     world = distributed.world_size()
     workers = data_workers(config, distributed.processes_here())

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import batch_at, set_epoch_length, split_batch, start_loader_at, to_device
+from dataset.loaders import Batches, TrainingBatches, split_batch, to_device
 from dataset.views import make_views
 from engine.checkpointing import RunState, check_run
 from engine.method import Method
@@ -44,8 +43,8 @@ SLOW_STEP_SECONDS = 1.0
 class RunData(NamedTuple):
     """Data of a run, on one process."""
 
-    train_loader: DataLoader
-    val_loader: DataLoader
+    train_loader: TrainingBatches
+    val_loader: Batches
     volumes: list[int]
     """Volume of each validation image."""
     identities: dict[str, Any]
@@ -72,8 +71,9 @@ class Trainer:
         self.ddp_method = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.loss_scale = LossScale(device, config.precision)
-        load_batch = partial(batch_at, self.train_loader)
-        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, load_batch)
+        self.monitor = NonfiniteMonitor(
+            config.nonfinite_limit, run_dir, lambda step: self.train_loader.batch_at(step)
+        )
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
 
@@ -148,9 +148,8 @@ class Trainer:
         is_alone = distributed.world_size() == 1
         stoppable = stop.until_signal if is_alone else stop.with_stop_timeout
         self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
-        for raw in stoppable(
-            progress.over(start_loader_at(self.train_loader, self.epoch, self.epoch_steps_done))
-        ):
+        batches = self.train_loader.start_at(self.epoch, self.epoch_steps_done)
+        for raw in stoppable(progress.over(batches)):
             step = self.steps_done
             lr = self._set_lr(step)
             scalars = self.train_step(raw)
@@ -292,7 +291,7 @@ class Trainer:
             source, counted(saved.epoch_length, "step"), counted(self.steps_per_epoch, "step"),
         )  # fmt: skip
         self.steps_per_epoch = saved.epoch_length
-        set_epoch_length(self.train_loader, self.steps_per_epoch)
+        self.train_loader.set_epoch_length(self.steps_per_epoch)
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""

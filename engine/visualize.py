@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset.bands import rgb_previews
 from dataset.datasets import EvaluationSet
-from dataset.loaders import batch_at, split_batch
+from dataset.loaders import split_batch
 from inference.overlay import class_shares, colour_mask, side_by_side, with_legend
 from inference.predictor import Predictor
 from model.network import eval_mode
@@ -99,7 +99,7 @@ def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
 
 def unlabeled_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw the method's panels of the run's first batches, in micro-batches as in training."""
-    raws = (batch_at(trainer.train_loader, step) for step in itertools.count())
+    raws = (trainer.train_loader.batch_at(step) for step in itertools.count())
     parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
         batch = trainer.views(part)
