@@ -7,7 +7,6 @@ if __name__ == "__main__":
 
 import argparse
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,17 +85,6 @@ def command_line() -> Parser:
     return parser
 
 
-@dataclass
-class Outcome:
-    """Numbers of predicted images, and the errors of those that failed."""
-
-    errors: list[UserError] = field(default_factory=list)
-    done: int = 0
-    """Images finished or failed."""
-    large: int = 0
-    """Images predicted in sliding windows because of their size."""
-
-
 def predict_images(
     args: argparse.Namespace, config: Config, images: dict[str, list[Path]]
 ) -> list[UserError]:
@@ -124,22 +112,21 @@ def predict_images(
     writer = Writer(args, config.data, rasters)
     missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)
     writer.areas.start(missing)
-    outcome = Outcome()
+    errors: list[UserError] = []
+    modes: list[str] = []  # of the predicted images
     try:
         for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):
-            with collect_errors(outcome.errors, files[0]):
-                mode = predict_one(network, name, files, writer, config, device)
-                outcome.large += mode != config.evaluation.mode
-            outcome.done += 1
+            with collect_errors(errors, files[0]):
+                modes.append(predict_one(network, name, files, writer, config, device))
     except KeyboardInterrupt:
-        left = counted(len(missing) - outcome.done, "image")
+        left = counted(len(missing) - len(modes) - len(errors), "image")
         print(f"stopped; {left} left; the same command continues")
-        print_results(args, config, writer.kinds, outcome)
+        print_results(args, config, writer.kinds, modes, len(errors))
         raise
-    print_results(args, config, writer.kinds, outcome)
-    if len(outcome.errors) < outcome.done or not missing:
+    print_results(args, config, writer.kinds, modes, len(errors))
+    if modes or not missing:
         print(f"next     python export.py {same_network(args)} --format onnx --out model.onnx")
-    return outcome.errors
+    return errors
 
 
 def predict_one(
@@ -169,19 +156,21 @@ def predict_one(
 
 
 def print_results(
-    args: argparse.Namespace, config: Config, kinds: list[str], outcome: Outcome
+    args: argparse.Namespace, config: Config, kinds: list[str], modes: list[str], failed: int
 ) -> None:
-    """Print the numbers of images, and the written folders."""
-    if outcome.large:
+    """Print the numbers of images, and the written folders.
+
+    `modes`: of the predicted images; `failed`: number of the others.
+    """
+    if large := sum(mode != config.evaluation.mode for mode in modes):
         print(
-            f"windows  {counted(outcome.large, 'image')} much larger than crops of "
+            f"windows  {counted(large, 'image')} much larger than crops of "
             f"{config.crop_size} pixels were predicted in sliding windows; "
             "--set evaluation.mode=original predicts whole images"
         )
-    failed = len(outcome.errors)
     failures = f", {failed} failed" if failed else ""
     folders = ", ".join(f"{kind}/" for kind in kinds)
-    masks = counted(outcome.done - failed, "mask")
+    masks = counted(len(modes), "mask")
     print(f"written  {masks}{failures}; {args.save_path}: {folders}, areas.csv")
 
 
