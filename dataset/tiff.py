@@ -1,7 +1,7 @@
 """TIFFs of any depth and number of bands, by tifffile, which is optional."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,19 +50,16 @@ class Stored(NamedTuple):
     """Of EXIF, not applied."""
 
 
-def read_tiff(
-    path: Path, may_have_pages: bool, check_size: Callable[[tuple[int, int]], None]
-) -> Stored:
+def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> Stored:
     """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
-    Calls `check_size` with (width, height) as shown before it decodes. Raises `UserError` as it
-    does, without tifffile, for a volume and for several images; for a damaged file the
-    errors of tifffile.
+    Raises `UserError` without tifffile, for a large image, a volume and several images; for a
+    damaged file the errors of tifffile.
     """
     with _opened(path) as file:
         series = _series(file, path)
         size, orientation = _size_and_orientation(series)
-        check_size(size)
+        refuse_large(path, size, max_megapixels)
         count = number_of_images(map(_kind, series.pages))
         if count > 1 and not may_have_pages:
             raise several(path, count)
@@ -149,6 +146,17 @@ def number_of_images(kinds: Iterable[int]) -> int:
 
 def several(path: Path, count: int) -> UserError:
     return UserError(f"{path}: holds {count} images, expected one. Fix: save each as its own file")
+
+
+def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None:
+    """Raise `UserError` for an image of too many pixels to be decoded."""
+    width, height = size
+    if width * height > max_megapixels * 10**6:
+        raise UserError(
+            f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
+            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
+            "the file, or cut it into tiles"
+        )
 
 
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
