@@ -71,9 +71,7 @@ class Trainer:
         self.ddp_method = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.loss_scale = LossScale(device, config.precision)
-        self.monitor = NonfiniteMonitor(
-            config.nonfinite_limit, run_dir, lambda step: self.train_loader.batch_at(step)
-        )
+        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, self.train_loader)
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
 
