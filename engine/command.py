@@ -13,9 +13,7 @@ from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.cross_validation import draw_digest
 from dataset.loaders import (
     Batches,
-    LoaderProcess,
     TrainingBatches,
-    data_workers,
     evaluation_loader,
     images_per_forward,
     training_loader,
@@ -31,7 +29,7 @@ from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir
 from engine.trainer import RunData, Trainer
 from engine.validation import warn_of_center_crops
-from inference.evaluation import volume_indices
+from inference.evaluation import loader_process, volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_from_config
 from model.checkpoint import shape_of
@@ -196,9 +194,7 @@ def _loaders(
     per_forward: int,
 ) -> tuple[TrainingBatches, Batches]:
     """Return loaders of this process's training batches and validation images."""
-    world = distributed.world_size()
-    workers = data_workers(config, distributed.processes_here())
-    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    process = loader_process(config, device)
     cache_sizes = cache_bytes(splits, config.data)
     global_batch = method_class.images_per_step(config)
     strong_views = method_class.strong_views
