@@ -35,16 +35,17 @@ def overlaps(splits: Sequence[Split]) -> Iterator[tuple[int, int, str]]:
     for number, split in enumerate(splits):
         for place, sample in enumerate(split.samples):
             earlier = first.setdefault(location(sample), (number, place))
-            if earlier != (number, place):
-                same = splits[earlier[0]].samples[earlier[1]]
-                are_links = sample.image_file.is_symlink() and same.image_file.is_symlink()
-                if earlier[0] == number and sample.image != same.image and are_links:
-                    continue  # equal images of a store, such as DVC's
-                alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
-                also = f"'{sample.image}' is also in {same.where}{alias}"
-                message = f"{also}; remove it from one of them"
-                shown = message if mentions_image(sample.image) else NO_IMAGE
-                yield number, sample.line, f"{sample.where}: {shown}"
+            if earlier == (number, place):
+                continue
+            same = splits[earlier[0]].samples[earlier[1]]
+            are_links = sample.image_file.is_symlink() and same.image_file.is_symlink()
+            if earlier[0] == number and sample.image != same.image and are_links:
+                continue  # equal images of a store, such as DVC's
+            alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
+            also = f"'{sample.image}' is also in {same.where}{alias}"
+            message = f"{also}; remove it from one of them"
+            shown = message if mentions_image(sample.image) else NO_IMAGE
+            yield number, sample.line, f"{sample.where}: {shown}"
 
 
 def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None) -> str:
