@@ -1,7 +1,6 @@
 """A training run: epochs of steps, each followed by a validation and a checkpoint."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +109,7 @@ class Trainer:
             if self.resumed_from is not None:
                 # The run may have been killed after the checkpoint, before metrics.jsonl.
                 if self.run_dir.is_latest(self.resumed_from):
-                    distributed.on_main(partial(self.run_dir.restore, self.state()))
+                    distributed.on_main(self.run_dir.restore, self.state())
                 else:
                     self.save()  # a restart may come before the next checkpoint
                 self.run_dir.wait_for_writes()  # before data workers start
@@ -206,7 +205,7 @@ class Trainer:
         scores = {name: score_network(self, name, network) for name, network in networks.items()}
         seconds = time.monotonic() - begin
         if self.config.log.pictures:
-            distributed.on_main(partial(save_pictures, self, scores))
+            distributed.on_main(save_pictures, self, scores)
         return {"scores": scores, "validation_seconds": seconds}
 
     def save(self) -> None:

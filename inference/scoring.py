@@ -70,12 +70,10 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
     if args.worst:
         folder = args.save_path / "worst"
         distributed.on_main(
-            lambda: write_worst(folder, args.worst, scores, samples, network, config, device)
+            write_worst, folder, args.worst, scores, samples, network, config, device
         )
     distributed.on_main(
-        lambda: write_results(
-            args, config, facts, scores, class_scores_by_title, distances_by_title
-        )
+        write_results, args, config, facts, scores, class_scores_by_title, distances_by_title
     )
 
 
@@ -84,7 +82,7 @@ def read_split(args: argparse.Namespace, config: Config) -> Split:
     network on the same images in the same way."""
     split = read_samples(split_of(config, args.split), config.data, masks=True)
     refuse_overlaps(split)
-    distributed.on_main(lambda: check_files(config.data, split))
+    distributed.on_main(check_files, config.data, split)
     if args.split == "test" and distributed.is_main():
         for warning in seen_in_training(split, config.data, config.evaluation.volume_pattern):
             logger.warning(warning)
