@@ -33,14 +33,15 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from util import distributed
+from util.config.types import Share
 from util.precision import at_least_float32
 
 
 class CorrMatch(TeacherMethod):
     class Options(TeacherMethod.Options):
-        thresh_init: Annotated[float, Field(ge=0, le=1)] | None = 0.85
+        thresh_init: Share | None = 0.85
         """Initial value of the dynamic threshold; null fixes the threshold at `conf_thresh`."""
-        thresh_momentum: Annotated[float, Field(ge=0, le=1)] = 0.999
+        thresh_momentum: Share = 0.999
         """Share of the dynamic threshold that each step keeps; the rest comes from the current
         confidence."""
         regions: Annotated[int, Field(gt=0, le=4096)] = 128

@@ -5,24 +5,14 @@ from util.interrupt import exit_on_ctrl_c
 if __name__ == "__main__":
     exit_on_ctrl_c()  # also during the imports
 
-import argparse
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from inference.cli import checkpoint_and_config, checkpoint_parser, is_set, same_network
+from inference.cli import checkpoint_and_config, checkpoint_parser
 from inference.inputs import find_samples
 from util.cli import exit_with_one_line, importing
-from util.config.schema import Config
-from util.errors import UserError, counted, print_error
+from util.errors import print_error
 from util.parser import Parser
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference.outputs import Writer
-    from model.network import Network
 
 
 def main() -> None:
@@ -30,6 +20,8 @@ def main() -> None:
     with exit_with_one_line():
         args.checkpoint, config = checkpoint_and_config(args)
         images = find_samples(args.images, args.second, args.save_path, config.data)
+        with importing():
+            from inference.predicting import predict_images
         if errors := predict_images(args, config, images):
             for error in errors:
                 print_error(f"error: {error}")
@@ -82,105 +74,6 @@ def command_line() -> Parser:
         "only those of more than data.max_megapixels)",
     )
     return parser
-
-
-@dataclass
-class Outcome:
-    """Numbers of predicted images, and the errors of those that failed."""
-
-    errors: list[UserError] = field(default_factory=list)
-    done: int = 0
-    """Images finished or failed."""
-    large: int = 0
-    """Images predicted in sliding windows because of their size."""
-
-
-def predict_images(
-    args: argparse.Namespace, config: Config, images: dict[str, list[Path]]
-) -> list[UserError]:
-    """Predict the images that have no files yet; print what was written, also after Ctrl-C.
-
-    Returns the errors of the images that failed.
-
-    Args:
-        images: files by name; of a pair both dates.
-    """
-    with importing():
-        from tqdm import tqdm
-
-        from inference.output_folder import collect_errors, folder_record, unfinished_images
-        from inference.outputs import Writer
-        from inference.raster import is_larger
-        from model.trained import load_trained
-        from util import distributed
-    device = distributed.choose_device(args.device)
-    megapixels = 0 if args.geotiff else config.data.max_megapixels
-    rasters = {name for name, files in images.items() if is_larger(files[0], megapixels)}
-    names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
-    record = folder_record(args, config, names)  # before a training replaces the checkpoint
-    network = load_trained(config, args.checkpoint, args.which, device)
-    writer = Writer(args, config.data, rasters)
-    missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)
-    writer.areas.start(missing)
-    outcome = Outcome()
-    try:
-        for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):
-            with collect_errors(outcome.errors, files[0]):
-                mode = predict_one(network, name, files, writer, config, device)
-                outcome.large += mode != config.evaluation.mode
-            outcome.done += 1
-    except KeyboardInterrupt:
-        left = counted(len(missing) - outcome.done, "image")
-        print(f"stopped; {left} left; the same command continues")
-        print_results(args, config, writer.kinds, outcome)
-        raise
-    print_results(args, config, writer.kinds, outcome)
-    if len(outcome.errors) < outcome.done or not missing:
-        print(f"next     python export.py {same_network(args)} --format onnx --out model.onnx")
-    return outcome.errors
-
-
-def predict_one(
-    network: "Network",
-    name: str,
-    files: list[Path],
-    writer: "Writer",
-    config: Config,
-    device: "torch.device",
-) -> str:
-    """Predict an image or pair and write its files; return the prediction mode."""
-    from dataset.bands import rgb_previews
-    from dataset.reader import read_dates, size_of
-    from inference.geotiff import predict_raster
-    from inference.predictor import Predictor, mode_for_size
-
-    mode: str = config.evaluation.mode
-    if name in writer.rasters:
-        predict_raster(network, files, name, writer, config, device)
-        return mode
-    pixels, void = read_dates(files, config.data)
-    if not is_set("evaluation.mode", writer.args.set):
-        mode = mode_for_size(config, size_of(pixels))
-    probabilities = Predictor(network, config, device, mode).probabilities(pixels, files[0])
-    writer.save(name, rgb_previews(pixels, config.data), probabilities, void)
-    return mode
-
-
-def print_results(
-    args: argparse.Namespace, config: Config, kinds: list[str], outcome: Outcome
-) -> None:
-    """Print the numbers of images, and the written folders."""
-    if outcome.large:
-        print(
-            f"windows  {counted(outcome.large, 'image')} much larger than crops of "
-            f"{config.crop_size} pixels were predicted in sliding windows; "
-            "--set evaluation.mode=original predicts whole images"
-        )
-    failed = len(outcome.errors)
-    failures = f", {failed} failed" if failed else ""
-    folders = ", ".join(f"{kind}/" for kind in kinds)
-    masks = counted(outcome.done - failed, "mask")
-    print(f"written  {masks}{failures}; {args.save_path}: {folders}, areas.csv")
 
 
 if __name__ == "__main__":

@@ -145,20 +145,20 @@ def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path
     """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
     values = _without(void, values)
     require_finite(values, path)
-    if values.dtype == np.uint8 and data.image_range is None:
-        return values
-    if values.dtype == np.uint8:
-        if not data.takes_8_bits:
-            ends = list(data.image_range or ())
-            raise UserError(
-                f"{path}: 8 bits, but data.image_range {ends} is for deeper images. Fix: convert "
-                "the image from its deeper source, or, if all images have 8 bits, remove the range"
-            )
-        return values.astype(np.float32) / 255
     if data.image_range is None:
+        if values.dtype == np.uint8:
+            return values
         raise UserError(
             f"{path}: the image holds {values.dtype}, its values are {values.min():g} to "
             f"{values.max():g}; set data.image_range to the values of black and white"
         )
+    if values.dtype == np.uint8:
+        if not data.takes_8_bits:
+            raise UserError(
+                f"{path}: 8 bits, but data.image_range {list(data.image_range)} is for deeper "
+                "images. Fix: convert the image from its deeper source, or, if all images have 8 "
+                "bits, remove the range"
+            )
+        return values.astype(np.float32) / 255
     low, high = np.array(data.image_range).T
     return _without(void, np.clip((values - low) / (high - low), 0, 1).astype(np.float32))

@@ -78,20 +78,18 @@ class SharedCache:
     def add(self, number: int, image: np.ndarray, mask: Image.Image | None) -> None:
         """Keep an image, and its mask, if there is room for them."""
         height, width, _ = image.shape
-        size = self._bytes(width, height)
         with self._lock:
             begin = int(self._rows[-1, 2])
-            end = begin + size + width * height * self._masks
-            end += -end % self._type.itemsize
-            if self._rows[number, 0] or end > self.capacity:
+            middle = begin + self._bytes(width, height)
+            end = middle + width * height * self._masks
+            aligned_end = end + -end % self._type.itemsize
+            if self._rows[number, 0] or aligned_end > self.capacity:
                 return
-            self._pixels[begin : begin + size].view(self._type)[:] = image.ravel()
+            self._pixels[begin:middle].view(self._type)[:] = image.ravel()
             if mask is not None:
-                self._pixels[begin + size : begin + size + width * height] = np.asarray(
-                    mask
-                ).ravel()
+                self._pixels[middle:end] = np.asarray(mask).ravel()
             self._rows[number] = width, height, begin
-            self._rows[-1, 2] = end
+            self._rows[-1, 2] = aligned_end
 
     def _bytes(self, width: int, height: int) -> int:
         return width * height * self._channels * self._type.itemsize
@@ -116,7 +114,7 @@ class DecodedSamples(Sequence[DecodedSample]):
     @property
     def share_kept(self) -> float:
         """Estimated share of the images that fit."""
-        count, needed = len(self), _needed(self._samples, self._reader.data)
+        count, needed = len(self), _decoded_bytes(self._samples, self._reader.data)
         return min(count, self._decoded.capacity * count // needed) / count
 
     def __getitem__(self, number: Any) -> Any:
@@ -133,7 +131,7 @@ class DecodedSamples(Sequence[DecodedSample]):
 def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
     """Divide `data.cache_mb`: labelled images first, then each other split whole or not at all."""
     total = data.cache_mb * 2**20
-    labeled, *others = (_needed(split.samples, data) if total else 0 for split in splits)
+    labeled, *others = (_decoded_bytes(split.samples, data) if total else 0 for split in splits)
     left = total - labeled
     granted: list[int] = []
     for needed in others:
@@ -142,7 +140,7 @@ def cache_bytes(splits: Splits, data: Data) -> CacheBytes:
     return CacheBytes(total - sum(granted), *granted)
 
 
-def _needed(samples: Sequence[Sample], data: Data) -> int:
+def _decoded_bytes(samples: Sequence[Sample], data: Data) -> int:
     """Estimate the bytes of a decoded split from the headers of some images, plus a tenth."""
     chosen = evenly_spaced(samples, PROBED_HEADERS)
     pixels = sum(w * h for w, h in (image_size(sample.image_file) for sample in chosen))

@@ -5,6 +5,7 @@ processes, so a checkpoint needs no state of the data.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ FAILURES = (UserError, MemoryError)
 """Exceptions that end a run with one line."""
 
 
+@lru_cache(maxsize=3)  # the streams of an epoch
 def epoch_order(count: int, length: int, seed: int, stream: int, epoch: int) -> np.ndarray:
     """Return `length` indices below `count`, from consecutive shuffles of all of them."""
     rng = sample_generator(seed, stream, epoch, -1 % 2**32)
@@ -79,34 +81,25 @@ class TrainingSet(ImageSet):
         self.p_grey = config.data.grey_probability
         self.dates = config.data.dates
         """Images of a sample; they share the geometry and the boxes, not the colours."""
-        self._orders: tuple[int, dict[int, np.ndarray]] = (-1, {})
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         epoch, position = key
-        orders = self._epoch_orders(epoch)
-        sample = {"labeled": self.labeled_sample(orders[LABELED][position], epoch, position)}
+        index = self._index(LABELED, epoch, position)
+        sample = {"labeled": self.labeled_sample(index, epoch, position)}
         if self.unlabeled:
-            index = orders[UNLABELED][position]
+            index = self._index(UNLABELED, epoch, position)
             unlabeled = self.unlabeled_sample(index, UNLABELED, epoch, position)
+            if self.cutmix_partner == "other":
+                index = self._index(PARTNER, epoch, position)
             if self.cutmix_partner in ("other", "self"):
-                index = orders[PARTNER][position]
                 unlabeled["partner"] = self.unlabeled_sample(index, PARTNER, epoch, position)
             sample["unlabeled"] = unlabeled
         return sample
 
-    def _epoch_orders(self, epoch: int) -> dict[int, np.ndarray]:
-        if self._orders[0] != epoch:
-            counts = {LABELED: len(self.labeled)}
-            if self.unlabeled:
-                counts |= {UNLABELED: len(self.unlabeled), PARTNER: len(self.unlabeled)}
-            orders = {
-                stream: epoch_order(count, self.length, self.seed, stream, epoch)
-                for stream, count in counts.items()
-            }
-            if self.cutmix_partner == "self" and self.unlabeled:
-                orders[PARTNER] = orders[UNLABELED]
-            self._orders = (epoch, orders)
-        return self._orders[1]
+    def _index(self, stream: int, epoch: int, position: int) -> int:
+        """Return the index of the image that a stream shows at a position."""
+        count = len(self.labeled if stream == LABELED else self.unlabeled)
+        return epoch_order(count, self.length, self.seed, stream, epoch)[position]
 
     def labeled_sample(self, index: int, epoch: int, position: int) -> dict[str, Any]:
         """Return the weak view of labelled image `index` and its mask."""

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Collection
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +17,6 @@ from dataset.image_files import (
     open_image,
     orientation_of,
     reading,
-    refuse_large,
 )
 from util.config.label_map import MAX_VALUE
 from util.errors import UserError
@@ -103,15 +101,13 @@ def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
         return _read_tiff(path, max_megapixels, numbers)
     with image:
         if numbers and image.format == "TIFF":
-            refuse_large(path, image.size, max_megapixels)
+            tiff.refuse_large(path, image.size, max_megapixels)
             return _read_tiff(path, max_megapixels, numbers)
         return _decode(image, path, max_megapixels)
 
 
 def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:
-    values, alpha, nodata, masks, orientation = tiff.read_tiff(
-        path, bool(numbers), partial(refuse_large, path, max_megapixels=max_megapixels)
-    )
+    values, alpha, nodata, masks, orientation = tiff.read_tiff(path, bool(numbers), max_megapixels)
     alpha = [band for band in alpha if band + 1 not in numbers]
     values = _oriented(values, orientation)
     masks = [_oriented(mask, orientation) for mask in masks]
@@ -122,7 +118,7 @@ def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Con
 
 def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Content:
     refuse_several(image, path)
-    refuse_large(path, image.size, max_megapixels)
+    tiff.refuse_large(path, image.size, max_megapixels)
     if is_deep_colour(image):
         values = _read_deep_png(path)
         alpha = [values.shape[2] - 1] if values.shape[2] in (2, 4) else []

@@ -86,17 +86,6 @@ def decode(image: ImageFile.ImageFile) -> Image.Image:
     return image
 
 
-def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None:
-    """Raise `UserError` for an image of too many pixels to be decoded."""
-    width, height = size
-    if width * height > max_megapixels * 10**6:
-        raise UserError(
-            f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
-            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
-            "the file, or cut it into tiles"
-        )
-
-
 def decoding_threads(files: Sequence[Path]) -> int:
     """Return a number of threads to decode such files, few for large ones: a thread may need 2 GB
     for 100 megapixels. Reads some headers; unreadable files are left out."""

@@ -36,8 +36,19 @@ class LoaderProcess(NamedTuple):
 class Batches(DataLoader):
     """A loader of the batches of an `ImageSet`, which raises the original failures."""
 
-    def __init__(self, dataset: ImageSet, **options: Any):
-        super().__init__(dataset, collate_fn=_collate, **options)
+    def __init__(self, dataset: ImageSet, process: LoaderProcess, **options: Any):
+        if process.workers:
+            allow_open_files()
+        super().__init__(
+            dataset,
+            collate_fn=_collate,
+            num_workers=process.workers,
+            multiprocessing_context=START_METHOD if process.workers else None,
+            worker_init_fn=ignore_first_signal,
+            timeout=BATCH_TIMEOUT if process.workers else 0,
+            pin_memory=process.cuda,
+            **options,
+        )
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         for batch in super().__iter__():
@@ -53,7 +64,7 @@ def _collate(samples: list[Any] | Exception) -> Any:
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Keys (epoch, position) of the batches of one process: its part of every global batch.
 
-    `start_loader_at` sets the epoch and the step to begin with.
+    `TrainingBatches.start_at` sets the epoch and the step to begin with.
     """
 
     def __init__(self, steps: int, global_batch: int, process: LoaderProcess):
@@ -75,6 +86,29 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         per_process = self.global_batch // self.process.world
         first = step * self.global_batch + self.process.rank * per_process
         return [(epoch, position) for position in range(first, first + per_process)]
+
+
+class TrainingBatches(Batches):
+    """A loader of the raw batches of one process (see `make_views`)."""
+
+    dataset: TrainingSet
+    batch_sampler: EpochBatches
+
+    def start_at(self, epoch: int, step: int) -> "TrainingBatches":
+        """Set the epoch and step that come next; return the loader."""
+        self.batch_sampler.epoch = epoch
+        self.batch_sampler.first_step = step
+        return self
+
+    def set_epoch_length(self, steps: int) -> None:
+        """Set the number of steps in an epoch."""
+        self.batch_sampler.steps = steps
+        self.dataset.length = steps * self.batch_sampler.global_batch
+
+    def batch_at(self, step: int) -> Any:
+        """Load the raw batch of a step again, counted over the whole run."""
+        keys = self.batch_sampler.keys(*divmod(step, len(self)))
+        return default_collate([self.dataset[key] for key in keys])
 
 
 def steps_per_epoch(config: Config, labeled: int, unlabeled: int, global_batch: int) -> int:
@@ -121,8 +155,8 @@ def training_loader(
     per_forward: int,
     strong_views: int,
     process: LoaderProcess,
-) -> DataLoader:
-    """Return a loader of the raw batches of one process (see `make_views`).
+) -> TrainingBatches:
+    """Return the loader of a run's training batches.
 
     Args:
         cache_sizes: bytes for decoded images, by split.
@@ -148,11 +182,10 @@ def training_loader(
         strong_views=strong_views,
         cutmix_partner=partner,
     )
-    return _loader(
-        dataset,
-        process,
-        batch_sampler=EpochBatches(steps, global_batch, process),
-        persistent_workers=process.workers > 0,
+    batches = EpochBatches(steps, global_batch, process)
+    is_persistent = process.workers > 0
+    return TrainingBatches(
+        dataset, process, batch_sampler=batches, persistent_workers=is_persistent
     )
 
 
@@ -162,56 +195,16 @@ def effective_partner(config: Config, per_forward: int) -> str:
     return "other" if per_forward == 1 and partner in ("batch", "flip") else partner
 
 
-def start_loader_at(loader: DataLoader, epoch: int, step: int) -> DataLoader:
-    """Set the epoch and step that a training loader yields next; return the loader."""
-    batches = loader.batch_sampler
-    assert isinstance(batches, EpochBatches)
-    batches.epoch = epoch
-    batches.first_step = step
-    return loader
-
-
-def set_epoch_length(loader: DataLoader, steps: int) -> None:
-    """Set the number of steps in the epochs of a training loader."""
-    batches = loader.batch_sampler
-    dataset = loader.dataset
-    assert isinstance(batches, EpochBatches) and isinstance(dataset, TrainingSet)
-    batches.steps = steps
-    dataset.length = steps * batches.global_batch
-
-
-def batch_at(loader: DataLoader, step: int) -> Any:
-    """Load the raw batch of a step again, counted over the whole run."""
-    batches = loader.batch_sampler
-    assert isinstance(batches, EpochBatches)
-    keys = batches.keys(*divmod(step, len(batches)))
-    return default_collate([loader.dataset[key] for key in keys])
-
-
 def evaluation_loader(
     config: Config, samples: Sequence[Sample], process: LoaderProcess, capacity: int = 0
-) -> DataLoader:
+) -> Batches:
     """Return a loader of every `world`-th whole image from `rank` on, one at a time.
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
     dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     indices = list(range(process.rank, len(samples), process.world))
-    return _loader(dataset, process, sampler=indices)
-
-
-def _loader(dataset: ImageSet, process: LoaderProcess, **batches: Any) -> Batches:
-    if process.workers:
-        allow_open_files()
-    return Batches(
-        dataset,
-        num_workers=process.workers,
-        multiprocessing_context=START_METHOD if process.workers else None,
-        worker_init_fn=ignore_first_signal,
-        timeout=BATCH_TIMEOUT if process.workers else 0,
-        pin_memory=process.cuda,
-        **batches,
-    )
+    return Batches(dataset, process, sampler=indices)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:

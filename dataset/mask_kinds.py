@@ -94,18 +94,18 @@ def mask_format(
 ) -> MaskFormat:
     """Describe a mask by the `values` in use; a mask in colour, or with the palette that this
     program chose for a config without one, gets no colours."""
-    held = [*values]
-    colours = value_colours(mask, held) if has_values(mask) else {}
-    colours = {v: colours[v] for v in held if v in colours}
-    has_palette = mask_kind(mask) == "P" and labels.data.palette is None
+    used, kind = [*values], mask_kind(mask)
+    colours = value_colours(mask, used) if has_values(mask) else {}
+    colours = {v: colours[v] for v in used if v in colours}
     indices = labels.class_of(np.array([*colours], np.int64)).tolist()
     classes = dict(zip(colours, indices, strict=True))
-    if has_palette and _has_own_palette(colours, classes, labels):
+    has_no_palette = labels.data.palette is None
+    if kind == "P" and has_no_palette and _has_default_palette(colours, classes, labels):
         colours = {}
-    return MaskFormat(path, mask_kind(mask), colours, classes)
+    return MaskFormat(path, kind, colours, classes)
 
 
-def _has_own_palette(
+def _has_default_palette(
     colours: Mapping[int, int], classes: Mapping[int, int], labels: LabelLookup
 ) -> bool:
     """Return whether each value of a class has the colour that this program gives the class."""

@@ -35,15 +35,17 @@ def overlaps(splits: Sequence[Split]) -> Iterator[tuple[int, int, str]]:
     for number, split in enumerate(splits):
         for place, sample in enumerate(split.samples):
             earlier = first.setdefault(location(sample), (number, place))
-            if earlier != (number, place):
-                same = splits[earlier[0]].samples[earlier[1]]
-                if earlier[0] == number and sample.image != same.image and _are_links(sample, same):
-                    continue  # equal images of a store, such as DVC's
-                alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
-                also = f"'{sample.image}' is also in {same.where}{alias}"
-                message = f"{also}; remove it from one of them"
-                shown = message if mentions_image(sample.image) else NO_IMAGE
-                yield number, sample.line, f"{sample.where}: {shown}"
+            if earlier == (number, place):
+                continue
+            same = splits[earlier[0]].samples[earlier[1]]
+            are_links = sample.image_file.is_symlink() and same.image_file.is_symlink()
+            if earlier[0] == number and sample.image != same.image and are_links:
+                continue  # equal images of a store, such as DVC's
+            alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
+            also = f"'{sample.image}' is also in {same.where}{alias}"
+            message = f"{also}; remove it from one of them"
+            shown = message if mentions_image(sample.image) else NO_IMAGE
+            yield number, sample.line, f"{sample.where}: {shown}"
 
 
 def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None) -> str:
@@ -74,10 +76,6 @@ def shared_volumes(scored: Split, trained: Iterable[Split], pattern: str | None)
 def _volumes(split: Split, pattern: str) -> set[str]:
     """Return the names of the volumes in a split; images without one are reported elsewhere."""
     return {volume_of(sample.image, pattern) for sample in split.samples} - {""}
-
-
-def _are_links(*samples: Sample) -> bool:
-    return all(sample.image_file.is_symlink() for sample in samples)
 
 
 def locator() -> Callable[[Sample], str]:

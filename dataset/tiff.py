@@ -1,7 +1,7 @@
 """TIFFs of any depth and number of bands, by tifffile, which is optional."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,26 +50,23 @@ class Stored(NamedTuple):
     """Of EXIF, not applied."""
 
 
-def read_tiff(
-    path: Path, may_have_pages: bool, check_size: Callable[[tuple[int, int]], None]
-) -> Stored:
+def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> Stored:
     """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
-    Calls `check_size` with (width, height) as shown before it decodes. Raises `UserError` as it
-    does, without tifffile, for a volume and for several images; for a damaged file the
-    errors of tifffile.
+    Raises `UserError` without tifffile, for a large image, a volume and several images; for a
+    damaged file the errors of tifffile.
     """
     with _opened(path) as file:
         series = _series(file, path)
-        size, orientation = _size_and_orientation(series, path)
-        check_size(size)
+        size, orientation = _size_and_orientation(series)
+        refuse_large(path, size, max_megapixels)
         count = number_of_images(map(_kind, series.pages))
         if count > 1 and not may_have_pages:
             raise several(path, count)
-        values = _decoded(series, path).transpose(_flat_axes(series, path))
+        values = _decoded(series, path).transpose(FLAT_AXES[series.axes])
         masks = _mask_pages(file, values.shape[:2], path)
         nodata = series.keyframe.tags.valueof(GDAL_NODATA_TAG, "")
-        return Stored(values, _alpha(series, path), str(nodata), masks, orientation)
+        return Stored(values, _alpha(series), str(nodata), masks, orientation)
 
 
 def mask_pages(path: Path) -> list[np.ndarray]:
@@ -151,14 +148,25 @@ def several(path: Path, count: int) -> UserError:
     return UserError(f"{path}: holds {count} images, expected one. Fix: save each as its own file")
 
 
+def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None:
+    """Raise `UserError` for an image of too many pixels to be decoded."""
+    width, height = size
+    if width * height > max_megapixels * 10**6:
+        raise UserError(
+            f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
+            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
+            "the file, or cut it into tiles"
+        )
+
+
 def tiff_header(path: Path) -> tuple[tuple[int, int], int]:
     """Return (width, height) as shown, and EXIF orientation; raises as `read_tiff` does."""
     with _opened(path) as file:
-        return _size_and_orientation(_series(file, path), path)
+        return _size_and_orientation(_series(file, path))
 
 
-def _size_and_orientation(series: Any, path: Path) -> tuple[tuple[int, int], int]:
-    height, width = (series.shape[axis] for axis in _flat_axes(series, path)[:2])
+def _size_and_orientation(series: Any) -> tuple[tuple[int, int], int]:
+    height, width = (series.shape[axis] for axis in FLAT_AXES[series.axes][:2])
     orientation = int(series.keyframe.tags.valueof("Orientation", 1))
     return (height, width) if orientation in SIDEWAYS_ORIENTATIONS else (width, height), orientation
 
@@ -167,7 +175,7 @@ def tiff_kind(path: Path) -> tuple[str, int]:
     """Return the number of bands in words, and their bits; raises as `read_tiff` does."""
     with _opened(path) as file:
         series = _series(file, path)
-        return counted(_band_count(series, path), "band"), 8 * series.dtype.itemsize
+        return counted(_band_count(series), "band"), 8 * series.dtype.itemsize
 
 
 def tiff_bands(path: Path) -> FileBands:
@@ -175,8 +183,8 @@ def tiff_bands(path: Path) -> FileBands:
     with _opened(path) as file:
         series = _series(file, path)
         is_rgb = series.keyframe.photometric.name == "RGB"
-        count = _band_count(series, path)
-        alpha = _alpha(series, path)
+        count = _band_count(series)
+        alpha = _alpha(series)
     numbers = tuple(band + 1 for band in range(count) if band not in alpha)
     clear = tuple(band + 1 for band in alpha)
     if is_rgb and numbers == (1, 2, 3):
@@ -185,37 +193,34 @@ def tiff_bands(path: Path) -> FileBands:
 
 
 def _series(file: Any, path: Path) -> Any:
-    """Return the one series of images in a file; raises `UserError` for several."""
+    """Return the one series in a file, an image; raises `UserError` for several and for volumes."""
     images = [s for s in file.series if not s.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(images) > 1:
         raise several(path, len(images))
     if not images:
         raise ValueError("no image in it")
-    return images[0]
+    (series,) = images
+    if series.axes in FLAT_AXES:
+        return series
+    found = f"an array of {'x'.join(map(str, series.shape))}"
+    if len(series.shape) == 3 and series.axes.endswith("YX"):
+        count, height, width = series.shape
+        found = f"{counted(count, 'page')} of {width}x{height}"
+    raise UserError(
+        f"{path}: holds {found}; expected one image, height x width (x bands). Fix: save each "
+        "page, or each slice of a volume, as its own file"
+    )
 
 
-def _band_count(series: Any, path: Path) -> int:
-    return next((series.shape[axis] for axis in _flat_axes(series, path)[2:]), 1)
+def _band_count(series: Any) -> int:
+    return next((series.shape[axis] for axis in FLAT_AXES[series.axes][2:]), 1)
 
 
-def _alpha(series: Any, path: Path) -> list[int]:
+def _alpha(series: Any) -> list[int]:
     """Return the indices of the bands that are alpha; extra samples are the last bands."""
     extra = [kind.name for kind in series.keyframe.extrasamples]
-    first = _band_count(series, path) - len(extra)
+    first = _band_count(series) - len(extra)
     return [band for band, name in enumerate(extra, first) if name != "UNSPECIFIED"]
-
-
-def _flat_axes(series: Any, path: Path) -> tuple[int, ...]:
-    if series.axes not in FLAT_AXES:
-        found = f"an array of {'x'.join(map(str, series.shape))}"
-        if len(series.shape) == 3 and series.axes.endswith("YX"):
-            count, height, width = series.shape
-            found = f"{counted(count, 'page')} of {width}x{height}"
-        raise UserError(
-            f"{path}: holds {found}; expected one image, height x width (x bands). Fix: save each "
-            "page, or each slice of a volume, as its own file"
-        )
-    return FLAT_AXES[series.axes]
 
 
 def _opened(path: Path) -> Any:

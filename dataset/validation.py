@@ -131,11 +131,12 @@ def check_contents(split: Split, data: Data, scored: bool) -> None:
     reader = Reader(data)
     decoded = evenly_spaced(samples, data.check_samples)
     files = [sample.image_file for sample in decoded]
-    if data.pair is not None or (samples and samples[0].mask is not None):
-        _each(_headers_agree, evenly_spaced(samples, MAX_HEADERS), [])
-    if not samples or samples[0].mask is None:
-        _each(reader.image, decoded, files)
-    elif pixels := _each(
+    has_masks = bool(samples) and samples[0].mask is not None
+    if data.pair is not None or has_masks:
+        _checked(_headers_agree, evenly_spaced(samples, MAX_HEADERS), [])
+    if not has_masks:
+        _checked(reader.image, decoded, files)
+    elif pixels := _checked(
         lambda s: np.array(reader.image_and_mask(s)[1].histogram()), decoded, files
     ):
         _refuse_disagreement([sample.mask_file for sample in decoded], reader)
@@ -226,7 +227,7 @@ def too_few(
     )
 
 
-def _each(
+def _checked(
     check: Callable[[Sample], R], samples: Sequence[Sample], files: Sequence[Path]
 ) -> list[R]:
     """Return the results of a check; raises `UserError` as `raise_first`."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dataset.batch import Batch, Labeled, RawBatch, RawLabeled, RawUnlabeled, Unlabeled
+from dataset.batch import Batch, RawBatch, RawUnlabeled, Unlabeled
 from dataset.transforms.strong import Rgb, box_masks, strong_view
 from util.normalize import normalise, to_unit
 
@@ -22,15 +22,12 @@ def make_views(
         reversed_partners: take partners from the batch in reversed order, not the previous image.
         rgb: the channels that are red, green and blue.
     """
-    batch: Batch = {"labeled": labeled_views(raw["labeled"], mean, std)}
+    labeled = raw["labeled"]
+    image = normalise(to_unit(labeled["image"].permute(0, 3, 1, 2)), mean, std)
+    batch: Batch = {"labeled": {"image": image, "mask": labeled["mask"].long()}}
     if "unlabeled" in raw:
         batch["unlabeled"] = unlabeled_views(raw["unlabeled"], mean, std, reversed_partners, rgb)
     return batch
-
-
-def labeled_views(raw: RawLabeled, mean: Tensor, std: Tensor) -> Labeled:
-    image = to_unit(raw["image"].permute(0, 3, 1, 2))
-    return {"image": normalise(image, mean, std), "mask": raw["mask"].long()}
 
 
 def unlabeled_views(

@@ -1,20 +1,18 @@
 """The command of every method: check the inputs of a training run, build its `Trainer`, train."""
 
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
 from dataset.cross_validation import draw_digest
 from dataset.loaders import (
-    LoaderProcess,
-    data_workers,
+    Batches,
+    TrainingBatches,
     evaluation_loader,
     images_per_forward,
     training_loader,
@@ -30,7 +28,7 @@ from engine.optimizer import with_scaled_lr
 from engine.run_dir import RunDir
 from engine.trainer import RunData, Trainer
 from engine.validation import warn_of_center_crops
-from inference.evaluation import volume_indices
+from inference.evaluation import loader_process, volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_from_config
 from model.checkpoint import shape_of
@@ -91,13 +89,14 @@ def build_trainer(
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     warn_of_center_crops(config)
     # Ranks may see different disks, so rank 0 decides and sends the content.
-    resumed = distributed.on_main(partial(state_to_resume, run_dir, resume))
+    resumed = distributed.on_main(state_to_resume, run_dir, resume)
     splits = read_splits(config.data, method_class.unlabeled)
     val_images = [sample.image for sample in splits.val.samples]
     volumes = volume_indices(val_images, config.evaluation.volume_pattern)
     global_batch = method_class.images_per_step(config)
     per_forward = images_per_forward(config, global_batch, distributed.world_size())
-    facts = _run_facts(splits)
+    orders = {name: split_order(split.samples) for name, split in splits._asdict().items()}
+    facts = {"code": code_version(), "order of split files": orders}  # not in the config
     identities = _check_splits(method_class, config, splits, facts)
     run_dir.origin = {
         "method": method_class.__name__,
@@ -131,16 +130,6 @@ def measure_method(method_class: type[Method], config: Config) -> tuple[Measured
         return measure(trainer), len(trainer.train_loader), len(trainer.val_loader)
 
 
-def _run_facts(splits: Splits) -> dict[str, Any]:
-    """Return facts that a config does not hold: code, libraries, and the order of the images."""
-    return {
-        "code": code_version(),
-        "order of split files": {
-            name: split_order(s.samples) for name, s in splits._asdict().items()
-        },
-    }
-
-
 def _check_splits(
     method_class: type[Method], config: Config, splits: Splits, facts: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
@@ -159,7 +148,7 @@ def _check_splits(
         if identity["images"]
     )
     logger.info("checking the files of %s images", sizes)
-    distributed.on_main(partial(check_files, config.data, *splits, scored=splits.val))
+    distributed.on_main(check_files, config.data, *splits, scored=splits.val)
     if distributed.is_main():
         trained = [splits.labeled, splits.unlabeled]
         if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):
@@ -180,7 +169,7 @@ def _with_class_weights(config: Config, labeled: Split) -> Config:
         return config
     masks = counted(len(labeled.samples), "mask")
     logger.info("criterion.class_weights: counting classes in %s", masks)
-    pixels = distributed.on_main(partial(class_pixels, labeled, config.data))
+    pixels = distributed.on_main(class_pixels, labeled, config.data)
     weights = CLASS_WEIGHTS[rule](pixels)
     logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
     criterion = config.criterion.model_copy(update={"class_weights": weights})
@@ -193,11 +182,9 @@ def _loaders(
     device: torch.device,
     splits: Splits,
     per_forward: int,
-) -> tuple[DataLoader, DataLoader]:
+) -> tuple[TrainingBatches, Batches]:
     """Return loaders of this process's training batches and validation images."""
-    world = distributed.world_size()
-    workers = data_workers(config, distributed.processes_here())
-    process = LoaderProcess(distributed.rank(), world, workers, cuda=device.type == "cuda")
+    process = loader_process(config, device)
     cache_sizes = cache_bytes(splits, config.data)
     global_batch = method_class.images_per_step(config)
     strong_views = method_class.strong_views

@@ -9,11 +9,10 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from dataset.cache import DecodedSamples
-from dataset.datasets import TrainingSet
-from dataset.loaders import EpochBatches, data_workers
+from dataset.loaders import TrainingBatches, data_workers
 from engine.cost import have_previous_models, step_cost
 from engine.estimate import describe_needs, fact_lines, run_needs
 from engine.method import Method
@@ -177,12 +176,11 @@ def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
     return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
 
 
-def _seconds_to_load(train_loader: DataLoader) -> float:
+def _seconds_to_load(train_loader: TrainingBatches) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train_loader.dataset, train_loader.batch_sampler
-    assert isinstance(dataset, TrainingSet) and isinstance(dataset.labeled, DecodedSamples)
-    assert isinstance(batches, EpochBatches)
+    assert isinstance(dataset.labeled, DecodedSamples)
     cached_share = dataset.labeled.share_kept
     uncached = copy.deepcopy(dataset)  # caches nothing
     first, last = batches.keys(0, 0), batches.keys(0, len(batches) - 1)

@@ -3,7 +3,7 @@ terminal or in a log; the CPU does not wait for the device at every step."""
 
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import compress
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from dataset.loaders import TrainingBatches
 from engine.method import LEGEND
 from engine.run_dir import RunDir
 from model.checkpoint import save_atomically
@@ -83,9 +84,8 @@ class NonfiniteMonitor:
     The optimizer skips a step with a non-finite `grad_norm` on the device. All ranks decide alike.
     """
 
-    def __init__(self, limit: int, run_dir: RunDir, load_batch: Callable[[int], Any]):
-        """`load_batch` loads a step's raw batch again, to save it in the run directory."""
-        self.limit, self.run_dir, self.load_batch = limit, run_dir, load_batch
+    def __init__(self, limit: int, run_dir: RunDir, train_loader: TrainingBatches):
+        self.limit, self.run_dir, self.train_loader = limit, run_dir, train_loader
         self.in_a_row = 0
         """Non-finite steps in a row, up to the last one checked."""
         self._pending: list[tuple[int, dict[str, Tensor]]] = []
@@ -150,7 +150,7 @@ class NonfiniteMonitor:
             return f"; {MAX_SAVED_BATCHES} batches are saved, no more will be"
         path = self.run_dir.path / f"nonfinite_step{step}_rank{distributed.rank()}.pth"
         try:
-            save_atomically(self.load_batch(step), path)
+            save_atomically(self.train_loader.batch_at(step), path)
         except (OSError, UserError) as error:
             return f"; its batch could not be saved ({error})"
         return f"; its batch is in {path}"

@@ -54,7 +54,7 @@ def _on_main(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def wrapper(*args: Any) -> Any:
-        return distributed.on_main(functools.partial(guarded, *args))
+        return distributed.on_main(guarded, *args)
 
     return wrapper
 

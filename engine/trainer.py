@@ -1,16 +1,14 @@
 """A training run: epochs of steps, each followed by a validation and a checkpoint."""
 
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import batch_at, set_epoch_length, split_batch, start_loader_at, to_device
+from dataset.loaders import Batches, TrainingBatches, split_batch, to_device
 from dataset.views import make_views
 from engine.checkpointing import RunState, check_run
 from engine.method import Method
@@ -44,8 +42,8 @@ SLOW_STEP_SECONDS = 1.0
 class RunData(NamedTuple):
     """Data of a run, on one process."""
 
-    train_loader: DataLoader
-    val_loader: DataLoader
+    train_loader: TrainingBatches
+    val_loader: Batches
     volumes: list[int]
     """Volume of each validation image."""
     identities: dict[str, Any]
@@ -72,8 +70,7 @@ class Trainer:
         self.ddp_method = distributed.wrap(method, device)
         self.optimizer = build_optimizer(method, config.optimizer)
         self.loss_scale = LossScale(device, config.precision)
-        load_batch = partial(batch_at, self.train_loader)
-        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, load_batch)
+        self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, self.train_loader)
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
 
@@ -112,7 +109,7 @@ class Trainer:
             if self.resumed_from is not None:
                 # The run may have been killed after the checkpoint, before metrics.jsonl.
                 if self.run_dir.is_latest(self.resumed_from):
-                    distributed.on_main(partial(self.run_dir.restore, self.state()))
+                    distributed.on_main(self.run_dir.restore, self.state())
                 else:
                     self.save()  # a restart may come before the next checkpoint
                 self.run_dir.wait_for_writes()  # before data workers start
@@ -148,9 +145,8 @@ class Trainer:
         is_alone = distributed.world_size() == 1
         stoppable = stop.until_signal if is_alone else stop.with_stop_timeout
         self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
-        for raw in stoppable(
-            progress.over(start_loader_at(self.train_loader, self.epoch, self.epoch_steps_done))
-        ):
+        batches = self.train_loader.start_at(self.epoch, self.epoch_steps_done)
+        for raw in stoppable(progress.over(batches)):
             step = self.steps_done
             lr = self._set_lr(step)
             scalars = self.train_step(raw)
@@ -209,7 +205,7 @@ class Trainer:
         scores = {name: score_network(self, name, network) for name, network in networks.items()}
         seconds = time.monotonic() - begin
         if self.config.log.pictures:
-            distributed.on_main(partial(save_pictures, self, scores))
+            distributed.on_main(save_pictures, self, scores)
         return {"scores": scores, "validation_seconds": seconds}
 
     def save(self) -> None:
@@ -292,7 +288,7 @@ class Trainer:
             source, counted(saved.epoch_length, "step"), counted(self.steps_per_epoch, "step"),
         )  # fmt: skip
         self.steps_per_epoch = saved.epoch_length
-        set_epoch_length(self.train_loader, self.steps_per_epoch)
+        self.train_loader.set_epoch_length(self.steps_per_epoch)
 
     def views(self, raw: RawBatch) -> Batch:
         """Return the weak and strong views of a raw batch, on the device."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dataset.bands import rgb_previews
 from dataset.datasets import EvaluationSet
-from dataset.loaders import batch_at, split_batch
+from dataset.loaders import split_batch
 from inference.overlay import class_shares, colour_mask, side_by_side, with_legend
 from inference.predictor import Predictor
 from model.network import eval_mode
@@ -85,11 +85,11 @@ def without_side_effects(trainer: "Trainer") -> Iterator[None]:
 def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw image, truth and predictions of all networks, for images spread over the split."""
     assert isinstance(trainer.val_loader.dataset, EvaluationSet)
-    images, data = trainer.val_loader.dataset.images, trainer.config.data
+    images = trainer.val_loader.dataset.images
     for index in evenly_spaced(range(len(images)), trainer.config.log.pictures):
         pixels, truth = images[index]
-        sheet = Sheet(data)
-        add_photo(sheet, "image", pixels, data)
+        sheet = Sheet(trainer.config.data)
+        sheet.sample("image", pixels)
         sheet.labels("truth", np.array(truth))
         for name, network in trainer.method.eval_models().items():
             predicted = Predictor(network, trainer.config, trainer.device).mask(pixels)
@@ -99,7 +99,7 @@ def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
 
 def unlabeled_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     """Draw the method's panels of the run's first batches, in micro-batches as in training."""
-    raws = (batch_at(trainer.train_loader, step) for step in itertools.count())
+    raws = (trainer.train_loader.batch_at(step) for step in itertools.count())
     parts = (part for raw in raws for part in split_batch(raw, trainer.config.micro_batch))
     for part in parts:
         batch = trainer.views(part)
@@ -120,12 +120,24 @@ class Sheet:
         self._cells: list[Image.Image] = []
         self._legend: dict[str, Colour] = {}
 
+    def sample(
+        self,
+        caption: str,
+        pixels: np.ndarray,
+        box: np.ndarray | None = None,
+        points: np.ndarray | None = None,
+    ) -> None:
+        """Add an image `[H, W, C]`, or both images of a pair, see `photo`."""
+        dates = ("",) if self._data.dates == 1 else (", earlier", ", later")
+        for date, picture in zip(dates, rgb_previews(pixels, self._data), strict=True):
+            self.photo(caption + date, picture, box, points)
+
     def photo(
         self,
         caption: str,
         image: Image.Image,
         box: np.ndarray | None = None,
-        marks: np.ndarray | None = None,
+        points: np.ndarray | None = None,
     ) -> None:
         """Add an image with a rectangle (bool `[H, W]`) and points (see `points_of`)."""
         picture = _fitted(image.convert("RGB"), Image.Resampling.LANCZOS)
@@ -136,7 +148,7 @@ class Sheet:
             ImageDraw.Draw(picture).rectangle(
                 (x0, y0, x1 - 1, y1 - 1), outline=MARK_COLOUR, width=2
             )
-        self._add(caption, _marked(picture, marks))
+        self._add(caption, _marked(picture, points))
 
     def labels(self, caption: str, mask: np.ndarray, shown: np.ndarray | None = None) -> None:
         """Add a mask `[H, W]` of classes; grey where not `shown`."""
@@ -150,11 +162,11 @@ class Sheet:
             self._legend["left out"] = LEFT_OUT_COLOUR
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
-    def heat(self, caption: str, share: np.ndarray, marks: np.ndarray | None = None) -> None:
-        """Add a heat map of values in [0, 1], float `[h, w]`, with its scale."""
+    def heat(self, caption: str, share: np.ndarray, points: np.ndarray | None = None) -> None:
+        """Add a heat map of values in [0, 1], float `[h, w]`, with its scale, and points."""
         values = Image.fromarray(np.nan_to_num(share).astype(np.float32))
         smooth = np.asarray(_fitted(values, Image.Resampling.BILINEAR)).clip(0, 1)
-        self._add(caption, _marked(Image.fromarray(viridis(smooth)), marks), has_scale=True)
+        self._add(caption, _marked(Image.fromarray(viridis(smooth)), points), has_scale=True)
 
     def _add(self, caption: str, picture: Image.Image, has_scale: bool = False) -> None:
         strip = FONT_SIZE + 6
@@ -183,7 +195,7 @@ def draw_panels(panels: Panels, number: int, data: Data, mean: Tensor, std: Tens
     """Draw the panels of image `number` of a batch."""
     sheet = Sheet(data)
     for caption, panel in panels.items():
-        marks = None if isinstance(panel, Labels | Colours) else panel.marks
+        marks = getattr(panel, "marks", None)
         points = None if marks is None else points_of(marks, number)
         if isinstance(panel, Labels):
             shown = None if panel.shown is None else to_numpy(panel.shown[number])
@@ -196,22 +208,8 @@ def draw_panels(panels: Panels, number: int, data: Data, mean: Tensor, std: Tens
         else:
             pixels = to_numpy((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
             box = None if panel.box is None else to_numpy(panel.box[number])
-            add_photo(sheet, caption, pixels, data, box, points)
+            sheet.sample(caption, pixels, box, points)
     return sheet
-
-
-def add_photo(
-    sheet: Sheet,
-    caption: str,
-    pixels: np.ndarray,
-    data: Data,
-    box: np.ndarray | None = None,
-    points: np.ndarray | None = None,
-) -> None:
-    """Add an image `[H, W, C]` to a sheet, or both images of a pair."""
-    words = ("",) if data.dates == 1 else (", earlier", ", later")
-    for date, picture in zip(words, rgb_previews(pixels, data), strict=True):
-        sheet.photo(caption + date, picture, box, points)
 
 
 def points_of(marks: Marks, number: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dataset.loaders import LoaderProcess, data_workers
 from dataset.samples import volume_of
 from inference.predictor import Predictor, confidence, has_nan, not_finite
 from metrics.calibration import PseudoLabelScores
@@ -221,6 +222,13 @@ def evaluate(
             if pseudo_labels is not None:
                 pseudo_labels.add(predicted, confidence(probabilities[0]), target[0])
     return counts.reduce(config)
+
+
+def loader_process(config: Config, device: torch.device) -> LoaderProcess:
+    """Describe this process to its loaders."""
+    workers = data_workers(config, distributed.processes_here())
+    on_gpu = device.type == "cuda"
+    return LoaderProcess(distributed.rank(), distributed.world_size(), workers, cuda=on_gpu)
 
 
 def score_title(config: Config) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as td
@@ -23,6 +23,7 @@ from util.errors import UserError, counted
 from util.launched import launched_rank, launched_ranks, processes_here
 from util.rendezvous import RESTARTS, meeting_store, rendezvous_timeout, require_equal
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _is_single = ContextVar("is_alone", default=False)
@@ -145,13 +146,13 @@ def barrier() -> None:
         td.barrier()
 
 
-def on_main(function: Callable[[], T]) -> T:
+def on_main(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call a function on rank 0 only; return its result, or raise its `UserError`, on all ranks."""
     result = None
     problem = None
     if is_main():
         try:
-            result = function()
+            result = function(*args, **kwargs)
         except UserError as error:
             problem = str(error)
     if world_size() > 1:

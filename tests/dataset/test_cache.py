@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.cache import CacheBytes, SharedCache, cache_bytes
 from dataset.folders import read_samples
-from dataset.loaders import LoaderProcess, evaluation_loader, start_loader_at, training_loader
+from dataset.loaders import LoaderProcess, evaluation_loader, training_loader
 from dataset.reader import Reader
 from dataset.samples import Samples
 from dataset.split_files import Split, Splits
@@ -123,16 +123,16 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default
         return training_loader(own, lists, cache_bytes(lists, data), 2, 2, 2, process)
 
     keeping, plain = loader(1), loader(0)
-    first = list(start_loader_at(plain, 0, 0)), list(start_loader_at(plain, 1, 0))
-    assert_equal(list(start_loader_at(keeping, 0, 0)), first[0])
+    first = list(plain.start_at(0, 0)), list(plain.start_at(1, 0))
+    assert_equal(list(keeping.start_at(0, 0)), first[0])
     for sample in lists.labeled.samples:
         sample.image_file.unlink()
         sample.mask_file.unlink()
     for sample in lists.unlabeled.samples:
         sample.image_file.unlink()
-    assert_equal(list(start_loader_at(keeping, 1, 0)), first[1])
+    assert_equal(list(keeping.start_at(1, 0)), first[1])
     with pytest.raises((UserError, RuntimeError), match="no such file"):
-        list(start_loader_at(plain, 1, 0))
+        list(plain.start_at(1, 0))
     for each in (keeping, plain) if workers else ():
         each._iterator._shutdown_workers()  # the garbage collector would wait 20 s for each
 

@@ -211,7 +211,7 @@ def array_too_large():
 )
 def test_a_failure_reaches_the_main_process_unchanged(failure, workers):
     with pytest.raises(type(failure)) as found:
-        list(Batches(Failing(failure), num_workers=workers))
+        list(Batches(Failing(failure), LoaderProcess(0, 1, workers, False)))
     assert str(found.value) == str(failure)
 
 

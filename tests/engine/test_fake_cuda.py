@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
-from dataset.loaders import batch_at, map_tensors, to_device
+from dataset.loaders import map_tensors, to_device
 from dataset.transforms.strong import with_channels
 from dataset.views import make_views
 from engine.command import build_trainer
@@ -87,7 +87,7 @@ def cuda(toy, tmp_path, monkeypatch):
     def make(kind, *overrides):
         config = load_config(toy.config, ["crop_size=48", *overrides])
         training = build_trainer(kind, config, CPU, RunDir(tmp_path / "run"), "never")
-        raw = map_tensors(mode.from_tensor, batch_at(training.train_loader, 0))
+        raw = map_tensors(mode.from_tensor, training.train_loader.batch_at(0))
         with mode:
             for module in training.method.modules():
                 for name, p in module.named_parameters(recurse=False):

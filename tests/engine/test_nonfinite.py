@@ -187,7 +187,8 @@ def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):
 
 
 def monitor_of(folder, load_batch=lambda step: {"step": step}, limit=1000):
-    return NonfiniteMonitor(limit, SimpleNamespace(path=folder), load_batch)
+    loader = SimpleNamespace(batch_at=load_batch)
+    return NonfiniteMonitor(limit, SimpleNamespace(path=folder), loader)
 
 
 def bad_steps(monitor, count):
