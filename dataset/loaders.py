@@ -17,7 +17,7 @@ from dataset.samples import Sample
 from dataset.split_files import Splits
 from util.config.schema import Config
 from util.errors import UserError, counted
-from util.interrupt import ignore_first_signal
+from util.interrupt import ignore_signals
 from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
 
 logger = logging.getLogger("semi.data")
@@ -207,7 +207,7 @@ def _loader(dataset: ImageSet, process: LoaderProcess, **batches: Any) -> Batche
         dataset,
         num_workers=process.workers,
         multiprocessing_context=START_METHOD if process.workers else None,
-        worker_init_fn=ignore_first_signal,
+        worker_init_fn=ignore_signals,
         timeout=BATCH_TIMEOUT if process.workers else 0,
         pin_memory=process.cuda,
         **batches,
