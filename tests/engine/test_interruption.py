@@ -262,6 +262,17 @@ def test_a_folder_that_another_run_took_is_left_to_it(tmp_path):
     assert not first.latest.exists()
 
 
+def test_a_folder_that_another_machine_took_is_left_to_it(tmp_path):
+    """Both hold the lock where the locks of a file system are each machine's own."""
+    first = RunDir(tmp_path)
+    first.lock()
+    (tmp_path / "run.lock").write_text("process 1 on another machine")
+    first.save({})
+    with pytest.raises(UserError, match="another run took this folder"):
+        first.wait_for_writes()
+    assert not first.latest.exists()
+
+
 def hold_lock(path, locked):
     folder = RunDir(path)
     folder.lock()
