@@ -31,11 +31,16 @@ def allow_open_files() -> None:
 
 def worker_failure(error: Exception) -> UserError | None:
     """Return advice if an error of Python or torch means that a data worker died or does not
-    answer, or that too many files are open."""
+    answer, that too many files are open, or that shared memory is full."""
     no_file_left = "items of ancdata" in str(error)  # a tensor's file did not reach this process
     if no_file_left or isinstance(error, OSError) and error.errno == errno.EMFILE:
         return UserError(
             f"ulimit -n: too few open files ({error}). Fix: raise it, or --set data.workers=0"
+        )
+    if found := re.search(r"(unable to allocate|out of) shared memory.*", str(error)):
+        return UserError(
+            f"/dev/shm: too small for the batches of data workers ({found[0]}). Fix: in Docker, "
+            "docker run --shm-size=8g; elsewhere, --set data.workers=0"
         )
     found = re.match(r"DataLoader (timed out|worker) .*", str(error))
     if not isinstance(error, RuntimeError) or found is None:

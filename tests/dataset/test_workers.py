@@ -42,6 +42,16 @@ def test_too_few_open_files_are_reported(error):
     assert "ulimit -n: too few open files" in str(worker_failure(error))
 
 
+@pytest.mark.parametrize("text", [
+    "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (...):\nRuntimeError: "
+    "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n",
+    "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's "
+    "workers are out of shared memory. Please try to raise your shared memory limit.",
+])  # fmt: skip
+def test_too_little_shared_memory_is_reported(text):
+    assert "docker run --shm-size=8g" in str(worker_failure(RuntimeError(text)))
+
+
 def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
     (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
     sets = ["data.check_samples=0", "data.workers=1", "batch_size=4", "epochs=9"]
