@@ -18,7 +18,7 @@ from dataset.split_files import Splits
 from util.config.schema import Config
 from util.errors import UserError, counted
 from util.interrupt import ignore_signals
-from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
+from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files, require_short_tmpdir
 
 logger = logging.getLogger("semi.data")
 
@@ -203,6 +203,7 @@ def evaluation_loader(
 def _loader(dataset: ImageSet, process: LoaderProcess, **batches: Any) -> Batches:
     if process.workers:
         allow_open_files()
+        require_short_tmpdir()
     return Batches(
         dataset,
         num_workers=process.workers,

@@ -1,9 +1,11 @@
 """Data workers: limits of the system, and reports of their failures."""
 
 import errno
+import os
 import re
 import resource
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
@@ -18,6 +20,9 @@ KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
 OPEN_FILES = 10240
 """Enough for any number of data workers; the most that macOS allows."""
+LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
+"""Longest path of the temporary folder, in bytes: multiprocessing adds names to it, and the path of
+a socket may have 107 bytes."""
 
 
 def allow_open_files() -> None:
@@ -27,6 +32,18 @@ def allow_open_files() -> None:
     most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def require_short_tmpdir() -> None:
+    """Raise `UserError` where data workers cannot make the sockets over which they send batches:
+    they only print an error, and the run would wait for them."""
+    folder = tempfile.gettempdir()
+    if (length := len(os.fsencode(folder))) > LONGEST_TMPDIR:
+        raise UserError(
+            f"TMPDIR {folder}: too long for the sockets of data workers; expected at most "
+            f"{LONGEST_TMPDIR} bytes, found {length}. Fix: use another folder, such as "
+            "TMPDIR=/tmp, or --set data.workers=0"
+        )
 
 
 def worker_failure(error: Exception) -> UserError | None:

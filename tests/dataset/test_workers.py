@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import tempfile
 import threading
 import time
 
@@ -50,6 +51,12 @@ def test_too_few_open_files_are_reported(error):
 ])  # fmt: skip
 def test_too_little_shared_memory_is_reported(text):
     assert "docker run --shm-size=8g" in str(worker_failure(RuntimeError(text)))
+
+
+def test_a_temporary_folder_with_a_long_path(toy, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + 75 * "x")
+    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1"))
+    assert "too long for the sockets of data workers; expected at most 75 bytes, found 76" in error
 
 
 def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
