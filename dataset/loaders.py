@@ -17,8 +17,8 @@ from dataset.samples import Sample
 from dataset.split_files import Splits
 from util.config.schema import Config
 from util.errors import UserError, counted
-from util.interrupt import ignore_first_signal
-from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files
+from util.interrupt import ignore_signals
+from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files, require_short_tmpdir
 
 logger = logging.getLogger("semi.data")
 
@@ -39,12 +39,13 @@ class Batches(DataLoader):
     def __init__(self, dataset: ImageSet, process: LoaderProcess, **options: Any):
         if process.workers:
             allow_open_files()
+            require_short_tmpdir()
         super().__init__(
             dataset,
             collate_fn=_collate,
             num_workers=process.workers,
             multiprocessing_context=START_METHOD if process.workers else None,
-            worker_init_fn=ignore_first_signal,
+            worker_init_fn=ignore_signals,
             timeout=BATCH_TIMEOUT if process.workers else 0,
             pin_memory=process.cuda,
             **options,

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -79,6 +80,8 @@ class RunDir:
         self._written: Future[None] | None = None
         """The task of the thread."""
         self._lock: TextIO | None = None
+        self._owner = ""
+        """This run, as its lock file names it."""
         self._created = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
 
@@ -122,7 +125,9 @@ class RunDir:
         self._lock = file
         remove_partials(self.path, idle=0)
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        host, start = socket.gethostname(), datetime.now()
+        self._owner = f"process {os.getpid()} on {host} since {start:%F %T}"
+        file.write(self._owner)
         file.flush()
 
     def release(self) -> None:
@@ -253,13 +258,18 @@ class RunDir:
         write_atomically(self.metrics, lambda file: file.write(lines))
 
     def _require_lock(self) -> None:
-        """Raise `UserError` if the lock file is not the one that this run holds."""
+        """Raise `UserError` if another run took the directory: its lock file is another one or,
+        where machines do not see each other's locks, names another owner."""
+        if self._lock is None:
+            return
         with suppress(FileNotFoundError):  # removed by hand
             current = os.stat(self.path / "run.lock")
-            if self._lock and not os.path.samestat(os.fstat(self._lock.fileno()), current):
+            own = self._lock.fileno()  # opening and closing the file again would release the lock
+            owner = os.pread(own, 1000, 0).decode(errors="replace")
+            if owner != self._owner or not os.path.samestat(os.fstat(own), current):
                 raise UserError(
-                    f"--save-path {self.path}: another run took this folder, which was removed or "
-                    "moved while this run trained; this run ends"
+                    f"--save-path {self.path}: another run took this folder while this run "
+                    "trained; this run ends"
                 )
 
     @_on_main

@@ -44,16 +44,18 @@ export NNODES MASTER_ADDR
 if [ -n "${SLURM_CPUS_PER_TASK:-}" ]; then
     export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 fi
-# One task per node.  After the first task ends, the others have a minute to end.
-srun --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=60 \
+# One task per node, whatever sbatch was given, with this shell's variables.  After the first task
+# ends, the others have a minute to end.
+srun --nodes="$NNODES" --ntasks="$NNODES" --ntasks-per-node=1 --export=ALL \
+    --kill-on-bad-exit=0 --wait=60 \
     sh -c 'NODE_RANK=$SLURM_NODEID exec sh tools/train.sh "$@"' task "$num_gpu" "$port" "$@" &
 step=$!
 
-# Before the time limit, Slurm signals only this shell, and srun forwards the signal to all tasks.
-# SIGTERM cancels the job, which is then not requeued.
+# Before the time limit, Slurm signals only this shell, and srun forwards SIGUSR1 to all tasks (on
+# SIGTERM it would kill them).  SIGTERM cancels the job, which is then not requeued.
 cancelled=no
 trap 'kill -USR1 "$step"' USR1
-trap 'cancelled=yes; kill -TERM "$step"' TERM
+trap 'cancelled=yes; kill -USR1 "$step"' TERM
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do  # a signal only interrupted the wait

@@ -24,15 +24,11 @@ if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
     SIGNALS.append(signal.SIGHUP)
 
 
-def ignore_first_signal(_: int = 0) -> None:
-    """Ignore the first signal in a data worker, as the training needs batches to finish its step; a
-    second one ends it. A terminal signals the whole process group; when it closes, twice."""
-
-    def note(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)
-
+def ignore_signals(_: int = 0) -> None:
+    """Ignore signals in a data worker: the training needs batches to finish its step, and then ends
+    its workers. Terminals and batch systems signal all processes, some of them several times."""
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else note)
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Interrupted(Exception):

@@ -1,6 +1,5 @@
 """Exchange between ranks without collectives: the launcher's store, failures, comparisons."""
 
-import functools
 import itertools
 import json
 import math
@@ -13,7 +12,7 @@ from typing import Any
 import torch.distributed as td
 
 from util.config.differences import PER_MACHINE_KEYS, differences
-from util.errors import UserError, join_first, reason
+from util.errors import UserError, join_first, print_error, reason
 from util.launched import launched_rank, launched_ranks, processes_here
 
 TIMEOUT = 30.0
@@ -22,6 +21,8 @@ NCCL's default of 10 is too short for rank 0 to check all files on a slow disk. 
 a process that dies at once."""
 ROLL_CALL = 5.0
 """Seconds in which ranks that lost contact report; ranks that do not report are the lost ones."""
+TELL_SECONDS = 10.0
+"""Seconds in which a rank that fails before it met the others waits for them, to tell them why."""
 POLL = 0.05
 """Seconds between two looks into the store."""
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"
@@ -49,24 +50,28 @@ def time_limit() -> str:
     return f"the limit is {minutes:g} {unit} (environment variable TIMEOUT)"
 
 
-def meeting_store() -> td.Store:
+def meeting_store(limit: timedelta | None = None) -> td.Store:
     """Return the launcher's key-value store, which ranks reach before and after they join.
 
-    Raises `UserError` where it does not answer.
+    Raises `UserError` where it does not answer within `limit` (by default TIMEOUT minutes).
     """
-    store = _store_of(os.environ.get(RESTARTS, "0"))
-    if store is None:
+    start = os.environ.get(RESTARTS, "0")
+    if start not in _stores:
+        _stores[start] = _store_of(start, limit or rendezvous_timeout())
+    if (store := _stores[start]) is None:
         place = f"MASTER_ADDR {os.environ['MASTER_ADDR']}, port {os.environ['MASTER_PORT']}"
         raise UserError(f"{place}: no answer; {time_limit()}")
     return store
 
 
-@functools.cache
-def _store_of(start: str) -> td.Store | None:
-    """Return the part of the store for one start, as a restart must not find older entries; None,
-    without waiting again, where the store did not answer."""
+_stores: dict[str, td.Store | None] = {}
+"""The part of the store for each start, as a restart must not find older entries; None, without
+waiting again, where the store did not answer."""
+
+
+def _store_of(start: str, limit: timedelta) -> td.Store | None:
     try:
-        store, *_ = next(td.rendezvous("env://", timeout=rendezvous_timeout()))
+        store, *_ = next(td.rendezvous("env://", timeout=limit))
     except td.DistError:
         return None
     except ValueError as error:
@@ -131,6 +136,9 @@ def report_failure(cause: str, code: int) -> tuple[str, int]:
 
     Returns the text for this process to print, and its exit code: `cause` itself on the first rank
     that fails; on one rank of every other machine the first rank's cause; elsewhere nothing.
+
+    Without a launcher, rank 0 serves the store: a rank that fails before the ranks met prints
+    `cause` here, at once, as the others may never come.
     """
     if launched_ranks() == 1:
         return cause, code
@@ -138,8 +146,12 @@ def report_failure(cause: str, code: int) -> tuple[str, int]:
     several_nodes = processes_here() < launched_ranks()
     where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
     own = json.dumps([f"{where}{cause}", code, node, launched_rank()])
+    limit = None
+    if not _stores and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        print_error(f"error: {cause}")
+        cause, limit = "", timedelta(seconds=TELL_SECONDS)
     try:
-        store = meeting_store()
+        store = meeting_store(limit)
         _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))
         return cause if first == launched_rank() else remote_failure(store, node), code
     except (td.DistError, UserError):  # the store ended with the first machine

@@ -1,9 +1,12 @@
 """Data workers: limits of the system, and reports of their failures."""
 
 import errno
+import os
 import re
 import resource
 import signal
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import active_children
@@ -18,6 +21,9 @@ KILL_SECONDS = 5
 """Seconds to wait for a killed data worker to end."""
 OPEN_FILES = 10240
 """Enough for any number of data workers; the most that macOS allows."""
+LONGEST_TMPDIR = 107 - len("/pymp-12345678/listener-12345678")
+"""Longest path of the temporary folder, in bytes: multiprocessing adds names to it, and the path of
+a socket may have 107 bytes."""
 
 
 def allow_open_files() -> None:
@@ -29,13 +35,31 @@ def allow_open_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
+def require_short_tmpdir() -> None:
+    """Raise `UserError` where data workers cannot make the sockets over which they send batches:
+    they only print an error, and the run would wait for them."""
+    folder = tempfile.gettempdir()
+    length = len(os.fsencode(folder))
+    if length > LONGEST_TMPDIR and sys.version_info < (3, 14):  # later versions then use /tmp
+        raise UserError(
+            f"TMPDIR {folder}: too long for the sockets of data workers; expected at most "
+            f"{LONGEST_TMPDIR} bytes, found {length}. Fix: use another folder, such as "
+            "TMPDIR=/tmp, or --set data.workers=0"
+        )
+
+
 def worker_failure(error: Exception) -> UserError | None:
     """Return advice if an error of Python or torch means that a data worker died or does not
-    answer, or that too many files are open."""
+    answer, that too many files are open, or that shared memory is full."""
     no_file_left = "items of ancdata" in str(error)  # a tensor's file did not reach this process
     if no_file_left or isinstance(error, OSError) and error.errno == errno.EMFILE:
         return UserError(
             f"ulimit -n: too few open files ({error}). Fix: raise it, or --set data.workers=0"
+        )
+    if found := re.search(r"(unable to allocate|out of) shared memory.*", str(error)):
+        return UserError(
+            f"/dev/shm: too small for the batches of data workers ({found[0]}). Fix: in Docker, "
+            "docker run --shm-size=8g; elsewhere, --set data.workers=0"
         )
     found = re.match(r"DataLoader (timed out|worker) .*", str(error))
     if not isinstance(error, RuntimeError) or found is None:

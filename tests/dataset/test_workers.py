@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import resource
 import signal
+import sys
+import tempfile
 import threading
 import time
 
@@ -40,6 +42,23 @@ def test_a_low_soft_limit_of_open_files_is_raised(soft, hard, raised, monkeypatc
 ])  # fmt: skip
 def test_too_few_open_files_are_reported(error):
     assert "ulimit -n: too few open files" in str(worker_failure(error))
+
+
+@pytest.mark.parametrize("text", [
+    "Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback (...):\nRuntimeError: "
+    "unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)\n",
+    "DataLoader worker (pid 1) is killed by signal: Bus error. It is possible that dataloader's "
+    "workers are out of shared memory. Please try to raise your shared memory limit.",
+])  # fmt: skip
+def test_too_little_shared_memory_is_reported(text):
+    assert "docker run --shm-size=8g" in str(worker_failure(RuntimeError(text)))
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python then uses /tmp")
+def test_a_temporary_folder_with_a_long_path(toy, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/" + 75 * "x")
+    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1"))
+    assert "too long for the sockets of data workers; expected at most 75 bytes, found 76" in error
 
 
 def test_a_file_that_breaks_during_training(toy, refused, tmp_path):

@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ from engine.run_dir import RunDir
 from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.conftest import json_lines, run_python, saved
+from tests.conftest import REPOSITORY, json_lines, saved
 from tests.engine.test_restarts import launcher
 from tests.engine.test_resume import assert_equal, first_steps
 from tests.forked import FORKED, spread
@@ -136,11 +137,18 @@ def test_a_shorter_epoch_ends_where_it_was_left(toy, train, signalled, tmp_path)
     assert all(record.get("step_seconds", 1) > 0 for record in records(run))
 
 
-def test_a_closed_terminal_ends_no_data_worker():
-    """Ignore both signals that a closing terminal sends."""
-    child = "from util.interrupt import *; ignore_first_signal()\n"
-    child += "[os.kill(os.getpid(), signal.SIGHUP) for _ in range(2)]"
-    run_python("-c", child).output()
+def test_repeated_signals_to_all_processes_save(long, tmp_path):
+    """The training stops once, and no data worker ends before it."""
+    run = tmp_path / "run"
+    settings = ["--set", "data.workers=2", "epoch_length=4000", "save_every=1"]
+    command = [sys.executable, "supervised.py", *long.argv(run, *settings)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True)
+    until_there(run / "latest.pth")
+    for _ in range(2):
+        os.killpg(process.pid, signal.SIGTERM)
+        time.sleep(0.2)
+    assert process.wait(60) == EXIT_CODE
+    assert end(run)["done"] > 0
 
 
 def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):
@@ -248,6 +256,17 @@ def test_a_folder_that_another_run_took_is_left_to_it(tmp_path):
     first.lock()
     shutil.rmtree(first.path)
     RunDir(first.path).lock()
+    first.save({})
+    with pytest.raises(UserError, match="another run took this folder"):
+        first.wait_for_writes()
+    assert not first.latest.exists()
+
+
+def test_a_folder_that_another_machine_took_is_left_to_it(tmp_path):
+    """Both hold the lock where the locks of a file system are each machine's own."""
+    first = RunDir(tmp_path)
+    first.lock()
+    (tmp_path / "run.lock").write_text("process 1 on another machine")
     first.save({})
     with pytest.raises(UserError, match="another run took this folder"):
         first.wait_for_writes()

@@ -232,6 +232,18 @@ def test_variables_of_no_launcher(monkeypatch):
     assert launched_ranks() == 1
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_error_without_a_launcher_while_the_others_are_not_there(rank, monkeypatch, capsys):
+    """In a pod of a PyTorchJob, for example; the rank prints it before it waits for a while."""
+    variables = {"WORLD_SIZE": 2, "RANK": rank, "MASTER_ADDR": "localhost"}
+    for name, value in (variables | {"MASTER_PORT": free_port()}).items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(rendezvous, "TELL_SECONDS", 0.2)
+    monkeypatch.setattr(rendezvous, "_stores", {})
+    assert rendezvous.report_failure("no such file", 2) == ("", 2)
+    assert capsys.readouterr().err == "error: no such file\n"
+
+
 def launched(**given):
     """Return the stderr of a launch that fails before its program starts."""
     end = launcher("supervised.py", **given).end(100)

@@ -21,7 +21,15 @@ esac
 SRUN = """#!/bin/sh
 echo "$@" >"$STUBS/srun"
 while [ "${1#-}" != "$1" ]; do shift; done
-SLURM_NODEID=0 exec "$@"
+trap 'kill -USR1 $task' USR1
+trap 'kill -KILL $task' TERM  # as srun does: it forwards no SIGTERM
+SLURM_NODEID=0 "$@" &
+task=$!
+while kill -0 $task 2>/dev/null; do
+    wait $task
+    status=$?
+done
+exit $status
 """
 SRUN_OF_TWO = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
@@ -96,7 +104,8 @@ def test_the_trainings_code_is_the_jobs(sbatch):
     output, _ = job.communicate(timeout=60)
     assert job.returncode == 2 and output == "error\n"
     assert not (sbatch.stubs / "requeued").exists()
-    assert "--ntasks-per-node=1" in (sbatch.stubs / "srun").read_text()
+    options = "--nodes=1 --ntasks=1 --ntasks-per-node=1 --export=ALL "
+    assert (sbatch.stubs / "srun").read_text().startswith(options)
 
 
 def test_the_nodes_find_each_other(sbatch):
