@@ -1,7 +1,6 @@
 """PSPNet (Zhao et al., CVPR 2017), with the parameter names of published checkpoints."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +32,27 @@ class PyramidPooling(nn.Module):
         return torch.cat([x, *(upsample(mean, x.shape[-2:]) for mean in means)], dim=1)
 
 
+class PSPHead(nn.Module):
+    """Pyramid pooling of the deepest features, and a classifier: `context`, then `classify`."""
+
+    def __init__(self, inputs: int, num_classes: int):
+        super().__init__()
+        width = inputs // len(POOL_SIZES)
+        self.conv5 = nn.Sequential(
+            PyramidPooling(inputs),
+            *conv_bn_relu(inputs + len(POOL_SIZES) * width, width, 3),
+            nn.Dropout(0.1),
+            nn.Conv2d(width, num_classes, 1),
+        )
+
+    def context(self, x: Tensor) -> Tensor:
+        """`[B, inputs / 4, h, w]`."""
+        return self.conv5[:4](x)
+
+    def classify(self, x: Tensor) -> Tensor:
+        return self.conv5[4:](x)
+
+
 class PSPNet(PoolingNetwork):
     """Backbone, and pyramid pooling of its deepest features at four scales.
 
@@ -40,29 +60,20 @@ class PSPNet(PoolingNetwork):
     sides must be multiples of `size_multiple`.
     """
 
-    head: Any  # conv5, as published checkpoints name it: four modules of context, then a classifier
-
     def __init__(self, backbone: nn.Module, channels: int, num_classes: int, size_multiple: int):
         super().__init__()
         self.size_multiple = size_multiple
         self.feature_channels = [channels]
         self.backbone = backbone
-        width = channels // len(POOL_SIZES)
-        conv5 = nn.Sequential(
-            PyramidPooling(channels),
-            *conv_bn_relu(channels + len(POOL_SIZES) * width, width, 3),
-            nn.Dropout(0.1),
-            nn.Conv2d(width, num_classes, 1),
-        )
-        self.head = nn.ModuleDict({"conv5": conv5})
+        self.head = PSPHead(channels, num_classes)
 
     def encode(self, x: Tensor) -> Features:
         return super().encode(x)[-1:]
 
     def context(self, features: Features) -> Features:
         (deep,) = features
-        return [self.head["conv5"][:4](deep)]
+        return [self.head.context(deep)]
 
     def classify(self, context: Features, size: Sequence[int]) -> Tensor:
         (deep,) = context
-        return upsample(self.head["conv5"][4:](deep), size)
+        return upsample(self.head.classify(deep), size)
