@@ -32,7 +32,7 @@ PROBED_HEADERS = 64
 
 def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     """Open a file in one of `PILLOW_FORMATS`, with any suffix; raises as Pillow does."""
-    Image.MAX_IMAGE_PIXELS = None  # a global of Pillow's; `refuse_large` limits sizes instead
+    Image.MAX_IMAGE_PIXELS = None  # a global of Pillow's; `dataset.tiff.refuse_large` limits sizes
     return Image.open(file, formats=PILLOW_FORMATS)
 
 

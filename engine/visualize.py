@@ -195,7 +195,7 @@ def draw_panels(panels: Panels, number: int, data: Data, mean: Tensor, std: Tens
     """Draw the panels of image `number` of a batch."""
     sheet = Sheet(data)
     for caption, panel in panels.items():
-        marks = getattr(panel, "marks", None)
+        marks = None if isinstance(panel, Labels | Colours) else panel.marks
         points = None if marks is None else points_of(marks, number)
         if isinstance(panel, Labels):
             shown = None if panel.shown is None else to_numpy(panel.shown[number])

@@ -172,12 +172,15 @@ def exit_with_one_line() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
-        advice = out_of_memory_advice(error) or worker_failure(error)
-        problem = error if isinstance(error, UserError) else advice
+        problem = error if isinstance(error, UserError) else _advice(error)
         code = _end_rank(error, problem) if launched_ranks() > 1 else _end(problem)
         if code is None:
             raise
         sys.exit(code)
+
+
+def _advice(error: Exception) -> UserError | None:
+    return out_of_memory_advice(error) or worker_failure(error)
 
 
 def _end(problem: UserError | None) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch.distributed as td
 
 from util.config.differences import PER_MACHINE_KEYS, differences
-from util.errors import UserError, join_first, print_error, reason
+from util.errors import USER_ERROR, UserError, join_first, print_error, reason
 from util.launched import launched_rank, launched_ranks, processes_here
 
 TIMEOUT = 30.0
@@ -148,8 +148,10 @@ def report_failure(cause: str, code: int) -> tuple[str, int]:
     own = json.dumps([f"{where}{cause}", code, node, launched_rank()])
     limit = None
     if not _stores and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        print_error(f"error: {cause}")
-        cause, limit = "", timedelta(seconds=TELL_SECONDS)
+        limit = timedelta(seconds=TELL_SECONDS)
+        if code == USER_ERROR:  # else the caller prints a traceback
+            print_error(f"error: {cause}")
+            cause = ""
     try:
         store = meeting_store(limit)
         _, code, _, first = json.loads(store.compare_set(_FAILURE, "", own))

@@ -42,7 +42,8 @@ def score_curves(run: Run) -> Figure:
     best epochs."""
     curves = {network: curve for network in run.networks if (curve := run.selected(network))}
     lines = {network: (list(curve), list(curve.values())) for network, curve in curves.items()}
-    stars = {n: (epoch := best_epoch(curve), curve[epoch]) for n, curve in curves.items()}
+    best = {network: best_epoch(curve) for network, curve in curves.items()}
+    stars = {network: (epoch, curves[network][epoch]) for network, epoch in best.items()}
     return line_chart(lines, "validation", f"{score_title(run.config)} (%)", stars)
 
 
