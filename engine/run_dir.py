@@ -163,8 +163,13 @@ class RunDir:
         return checkpoint.resolve() == self.latest.resolve()
 
     @_on_main
-    def open(self, config: Config, first_step: int) -> None:
-        """Open the log files, and continue those of an earlier start of the run."""
+    def open(self, config: Config, first_step: int, is_finished: bool = False) -> None:
+        """Record a start; open the log files, and continue those of an earlier start of the run.
+
+        A finished run is left as it is: nothing is trained by this start's code and settings.
+        """
+        if is_finished and self.starts.exists():
+            return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         file.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:

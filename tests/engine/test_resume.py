@@ -39,6 +39,10 @@ def assert_equal(a, b, where="state"):
         assert a == b, where
 
 
+def contents(run):
+    return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "run.lock"}
+
+
 def first_steps(run):
     return [line["first_step"] for line in json_lines(run / "starts.jsonl")]
 
@@ -78,13 +82,18 @@ def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path)
 
 
 def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path, capsys):
-    train(CorrMatch, toy.argv(tmp_path / "alone"))
-    before = (tmp_path / "alone/latest.pth").read_bytes()
-    train(CorrMatch, toy.argv(tmp_path / "alone", "--set", "data.workers=1", "data.cache_mb=0"))
+    run = tmp_path / "alone"
+    train(CorrMatch, toy.argv(run))
+    before = contents(run)
+    (run / "metrics.jsonl").unlink()  # as after a kill that came before it
+    train(CorrMatch, toy.argv(run, "--set", "data.workers=1", "data.cache_mb=0"))
     assert (
         "finished. To train longer: --set epochs=N --force (N includes" in capsys.readouterr().out
     )
-    assert (tmp_path / "alone/latest.pth").read_bytes() == before
+    assert contents(run) == before
+    (run / "starts.jsonl").unlink()  # where only the checkpoint was kept
+    train(CorrMatch, toy.argv(run))
+    assert len(Run(run).starts) == 1
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
     assert_equal(*(saved(tmp_path / run / "latest.pth")["method"] for run in ("alone", "workers")))
 
