@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 
 import pytest
 import torch
@@ -112,6 +113,21 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
     state = saved(latest)
     assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}
     assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
+
+
+def test_what_an_older_version_recorded_is_compared(half, toy, train, refused, capsys):
+    state, starts = saved(half / "latest.pth"), half / "starts.jsonl"
+    del state["images"]
+    torch.save(state, half / "latest.pth")
+    drop("val", 1)(toy)
+    assert "data.val images (3 -> 2)" in refused(SupOnly, toy.argv(half))
+    (start,) = json_lines(starts)
+    del start["images"], start["facts"]
+    starts.write_text(json.dumps(start | {"commit": "old"}) + "\n")
+    train(SupOnly, toy.argv(half))
+    out = capsys.readouterr().out
+    assert "records no split files (an older version); not compared" in out
+    assert "resumed with other code, libraries or order of images: commit (old -> " in out
 
 
 @pytest.fixture
