@@ -173,7 +173,10 @@ def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) ->
     """Match images with second images and masks of the same name."""
     for folder in filter(None, (folders.images, folders.second, folders.masks)):
         if leaves_folder(str(folder)):
-            raise UserError(f"{folder}: leads out of the data's root; use a folder below it")
+            raise UserError(
+                f"{folder}: leads out of the data's root or is absolute; expected a folder "
+                "relative to data.root"
+            )
     root = origin.root
     images = names_by_stem(origin.path, skip=root / folders.masks if folders.masks else None)
     others: dict[str, dict[str, str]] = {}

@@ -134,7 +134,10 @@ def _split(line: str, columns: list[str]) -> list[str]:
         )
     for part in parts:
         if leaves_folder(part):
-            raise UserError(f"'{part}' leads out of the data's root; use a path below it")
+            raise UserError(
+                f"'{part}' leads out of the data's root or is absolute; expected a path relative "
+                "to data.root"
+            )
     if "\t" not in line and not mentions_image(parts[0]) and mentions_image(parts[-1]):
         raise UserError(
             f"'{line.strip()}': the first word is not an image, but the last is; expected 'image "

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from engine.run_dir import RunDir
+from engine.run_dir import RunDir, last_start
 from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
@@ -88,8 +88,9 @@ class RunState(Strict):
         left for other settings, so `force` does not help.
         """
         changed = differences(with_defaults(self.config), current["config"])
-        before = self.images.model_dump() if self.images else current["images"]
-        changed |= image_differences(before, current["images"])
+        images = self.images or distributed.on_main(_images_at_last_start, source)
+        if images:
+            changed |= image_differences(images.model_dump(), current["images"])
         is_rescored = any(key.startswith(SCORE_KEYS) for key in changed)
         loses_best = bool(self.best) and is_rescored
         if changed and self.epoch >= current["config"]["epochs"]:
@@ -117,7 +118,7 @@ class RunState(Strict):
         if is_rescored:
             for record in self.history:
                 record["superseded"] = True
-        if self.images is None:
+        if images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
 
     def drop_best(self, source: Path, run_dir: RunDir) -> None:
@@ -130,6 +131,13 @@ class RunState(Strict):
                     "%s: its best score is not kept, as %s does not exist",
                     source, best_checkpoint(run_dir.path, name),
                 )  # fmt: skip
+
+
+def _images_at_last_start(source: Path) -> Identities | None:
+    """Return the identities of the split files that the last start of a checkpoint's run recorded,
+    if any."""
+    images = last_start(source.parent).get("images")
+    return parse(Identities, images, f"{source.parent}/starts.jsonl") if images else None
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:

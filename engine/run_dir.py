@@ -147,16 +147,7 @@ class RunDir:
 
     def is_own(self) -> bool:
         """Return True if the last start here was by the same command."""
-        return self._last_start().get("command") == sys.argv
-
-    def _last_start(self) -> dict[str, Any]:
-        """Return the record of the last start here; empty where there is none."""
-        try:
-            *_, last = self.starts.read_text().splitlines()
-            record = json.loads(last)
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return last_start(self.path).get("command") == sys.argv
 
     @_on_main
     def missing_best(self, names: list[str]) -> list[str]:
@@ -168,8 +159,13 @@ class RunDir:
         return checkpoint.resolve() == self.latest.resolve()
 
     @_on_main
-    def open(self, config: Config, first_step: int) -> None:
-        """Open the log files, and continue those of an earlier start of the run."""
+    def open(self, config: Config, first_step: int, is_finished: bool = False) -> None:
+        """Record a start; open the log files, and continue those of an earlier start of the run.
+
+        A finished run is left as it is: nothing is trained by this start's code and settings.
+        """
+        if is_finished and self.starts.exists():
+            return
         file = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
         file.setFormatter(PrintableFormatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
         for waiting in [h for h in logger.handlers if isinstance(h, MemoryHandler)]:
@@ -193,8 +189,10 @@ class RunDir:
 
     def _compare_facts(self) -> None:
         """Warn of changes since the last start that the config does not show."""
-        before = self._last_start().get("facts")
-        if before and (changed := differences(before, self.origin.get("facts", before))):
+        last, now = last_start(self.path), versions() | self.origin.get("facts", {})
+        # Older versions recorded no facts.
+        before = last.get("facts") or {key: last[key] for key in ("commit", "torch") if key in last}
+        if changed := differences(before, {key: now.get(key, before[key]) for key in before}):
             logger.warning(
                 "%s: resumed with other code, libraries or order of images: %s",
                 self.path, "; ".join(changed.values()),
@@ -296,6 +294,16 @@ class RunDir:
                     log.close()
             for handler in files:
                 logger.removeHandler(handler)
+
+
+def last_start(run: Path) -> dict[str, Any]:
+    """Return the record of the last start in a run directory; empty where there is none."""
+    try:
+        *_, last = (run / "starts.jsonl").read_text().splitlines()
+        record = json.loads(last)
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

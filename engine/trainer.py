@@ -105,13 +105,14 @@ class Trainer:
         Raises `Interrupted`, with everything saved, when a signal asks the run to stop.
         """
         try:
-            self.run_dir.open(self.config, self.steps_done)
-            if self.resumed_from is not None:
-                # The run may have been killed after the checkpoint, before metrics.jsonl.
-                if self.run_dir.is_latest(self.resumed_from):
-                    distributed.on_main(self.run_dir.restore, self.state())
-                else:
-                    self.save()  # a restart may come before the next checkpoint
+            source = self.resumed_from
+            is_own = source is not None and self.run_dir.is_latest(source)
+            is_finished = is_own and self.epoch == self.config.epochs
+            self.run_dir.open(self.config, self.steps_done, is_finished)
+            if is_own:  # may have been killed after the checkpoint, before metrics.jsonl
+                distributed.on_main(self.run_dir.restore, self.state())
+            elif source is not None:
+                self.save()  # a restart may come before the next checkpoint
                 self.run_dir.wait_for_writes()  # before data workers start
             first = self.epoch
             with stop_requests() as stop:

@@ -150,8 +150,8 @@ class _EscapedOutput:
 @contextmanager
 def exit_with_one_line() -> Iterator[None]:
     """End the command with one line on stderr and exit code 2 after a `UserError`, a lack of
-    memory or open files, or a failed data worker, and with `util.interrupt.EXIT_CODE` after a
-    request to stop. Warnings that no handler prints go to stderr in the form of the log.
+    memory, open files or permissions, or a failed data worker, and with `util.interrupt.EXIT_CODE`
+    after a request to stop. Warnings that no handler prints go to stderr in the form of the log.
 
     Of several ranks, the first that fails gives the reason, and all end with its exit code.
     """
@@ -180,7 +180,15 @@ def exit_with_one_line() -> Iterator[None]:
 
 
 def _advice(error: Exception) -> UserError | None:
-    return out_of_memory_advice(error) or worker_failure(error)
+    return out_of_memory_advice(error) or worker_failure(error) or _permission_denied(error)
+
+
+def _permission_denied(error: Exception) -> UserError | None:
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return UserError(
+            f"{error.filename}: permission denied. Fix: change permissions, or name another path"
+        )
+    return None
 
 
 def _end(problem: UserError | None) -> int | None:

@@ -4,15 +4,19 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from util.errors import UserError
+from util.errors import UserError, reason
 
 
 def import_optional(name: str, user: str) -> ModuleType:
-    """Import a library; raises `UserError` that `user` needs it, where it is missing."""
+    """Import a library that `user` needs; raises `UserError` where it is missing or broken."""
     try:
         return importlib.import_module(name)
-    except ImportError:
-        raise _missing(user, name) from None
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise _missing(user, name) from None
+        raise UserError(
+            f"{user}: {name} is installed but cannot be imported ({reason(error)})"
+        ) from None
 
 
 def require_optional(user: str, *names: str) -> None:

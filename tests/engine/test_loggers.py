@@ -64,8 +64,9 @@ def test_tensorboard_keeps_the_validation_before_a_resume(toy, train, tmp_path):
 
 
 def test_a_resumed_run_is_the_same_run_of_wandb(toy, train, runs, tmp_path):
-    for trackers in ("[wandb]", "[tensorboard,wandb]"):  # which may change
-        train(SupOnly, toy.argv(tmp_path / "run", "--set", f"log.trackers={trackers}"))
+    for epochs, trackers in enumerate(("[wandb]", "[tensorboard,wandb]"), start=1):  # may change
+        settings = ("--set", f"epochs={epochs}", f"log.trackers={trackers}")
+        train(SupOnly, toy.argv(tmp_path / "run", "--force", *settings))
     first, second = (run.settings for run in runs)
     assert first["id"] == second["id"] and second["resume"] == "allow"
     assert (tmp_path / "run/tensorboard").is_dir()

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 
 import pytest
 import torch
@@ -37,6 +38,10 @@ def assert_equal(a, b, where="state"):
             assert_equal(x, y, f"{where}[{i}]")
     else:
         assert a == b, where
+
+
+def contents(run):
+    return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "run.lock"}
 
 
 def first_steps(run):
@@ -78,13 +83,18 @@ def test_settings_of_the_optimizer_are_those_of_the_config(toy, train, tmp_path)
 
 
 def test_a_finished_run_stays_and_workers_change_nothing(toy, train, tmp_path, capsys):
-    train(CorrMatch, toy.argv(tmp_path / "alone"))
-    before = (tmp_path / "alone/latest.pth").read_bytes()
-    train(CorrMatch, toy.argv(tmp_path / "alone", "--set", "data.workers=1", "data.cache_mb=0"))
+    run = tmp_path / "alone"
+    train(CorrMatch, toy.argv(run))
+    before = contents(run)
+    (run / "metrics.jsonl").unlink()  # as after a kill that came before it
+    train(CorrMatch, toy.argv(run, "--set", "data.workers=1", "data.cache_mb=0"))
     assert (
         "finished. To train longer: --set epochs=N --force (N includes" in capsys.readouterr().out
     )
-    assert (tmp_path / "alone/latest.pth").read_bytes() == before
+    assert contents(run) == before
+    (run / "starts.jsonl").unlink()  # where only the checkpoint was kept
+    train(CorrMatch, toy.argv(run))
+    assert len(Run(run).starts) == 1
     train(CorrMatch, toy.argv(tmp_path / "workers", "--set", "data.workers=2"))
     assert_equal(*(saved(tmp_path / run / "latest.pth")["method"] for run in ("alone", "workers")))
 
@@ -103,6 +113,21 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
     state = saved(latest)
     assert state["epoch"] == 2 and state["best"] == {"model": {"score": 99.0, "epoch": 1}}
     assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
+
+
+def test_what_an_older_version_recorded_is_compared(half, toy, train, refused, capsys):
+    state, starts = saved(half / "latest.pth"), half / "starts.jsonl"
+    del state["images"]
+    torch.save(state, half / "latest.pth")
+    drop("val", 1)(toy)
+    assert "data.val images (3 -> 2)" in refused(SupOnly, toy.argv(half))
+    (start,) = json_lines(starts)
+    del start["images"], start["facts"]
+    starts.write_text(json.dumps(start | {"commit": "old"}) + "\n")
+    train(SupOnly, toy.argv(half))
+    out = capsys.readouterr().out
+    assert "records no split files (an older version); not compared" in out
+    assert "resumed with other code, libraries or order of images: commit (old -> " in out
 
 
 @pytest.fixture

@@ -69,7 +69,9 @@ def test_lists_stay_in_the_root(outside, kind, toy, tmp_path, refused):
     for line in (f"{outside} masks/l0.png", f"images/l0.jpg\t{outside}"):
         toy.write_list(kind, [line])
         error = refused(CorrMatch, toy.argv(tmp_path / "run"))
-        assert f"{kind}.txt line 1: '{outside}' leads out" in error
+        assert (
+            f"{kind}.txt line 1: '{outside}' leads out of the data's root or is absolute" in error
+        )
 
 
 @pytest.mark.parametrize("outside", ["..", "/etc", "images/../.."])

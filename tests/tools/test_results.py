@@ -1,8 +1,10 @@
 """tools.results: differing or unfinished runs are averaged only with a remark."""
 
 import csv
+import errno
 import io
 import json
+import os
 import re
 import shutil
 from itertools import pairwise
@@ -244,6 +246,22 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     ):
         assert re.search(words, out), words
     assert re.search(r"UniMatch +3 +30\.0 ± 10\.0", out)
+
+
+def test_folders_that_may_not_be_read_are_named(fake, rows, mistake, monkeypatch):
+    fake("a", [10])
+    scandir, private = os.scandir, str(fake.runs / "private")
+
+    def refusing(path):
+        if str(path) == private:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    os.mkdir(private)
+    monkeypatch.setattr(os, "scandir", refusing)
+    said = f"not read: {private}: Permission denied"
+    assert rows(fake.runs)[1] == [said]
+    assert f"no starts.jsonl in it or below; {said})" in mistake(results, private)
 
 
 def test_classes_absent_from_a_fold_are_named(fake, rows):

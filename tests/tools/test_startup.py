@@ -1,5 +1,6 @@
 """Commands answer --help and mistakes before they import PyTorch and other large libraries."""
 
+import errno
 import json
 import os
 import shlex
@@ -14,9 +15,11 @@ import pytest
 from tests.commands import COMMANDS, TOOLS, parsers, refusal
 from tests.conftest import METHODS, REPOSITORY
 from tools import __main__ as list_commands
-from util.cli import run_script
+from util.cli import exit_with_one_line, run_script
 from util.config.loading import load_config
+from util.errors import UserError
 from util.interrupt import EXIT_CODE
+from util.optional import import_optional
 from util.paths import find_path, nearest_hint
 
 HEAVY = ["torch", "torchvision", "timm", "matplotlib", "pandas"]
@@ -216,6 +219,21 @@ def test_the_home_folder_in_configs(monkeypatch, tmp_path):
     assert config.data.root == tmp_path / "data"
     assert find_path(Path("~/weights.pth")) == tmp_path / "weights.pth"
     assert find_path(Path("~nobody at all/x")) == Path("~nobody at all/x")
+
+
+def test_a_path_without_permission_is_named(capsys):
+    with pytest.raises(SystemExit) as end, exit_with_one_line():
+        raise PermissionError(errno.EACCES, "Permission denied", "runs/private/config.yaml")
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("error: runs/private/config.yaml: permission denied.")
+
+
+def test_a_library_that_is_installed_but_broken(monkeypatch, tmp_path):
+    (tmp_path / "broken_library.py").write_text("import not_there")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = r"^acdc: broken_library is installed but cannot be imported \(No module named 'not_there"
+    with pytest.raises(UserError, match=said):
+        import_optional("broken_library", "acdc")
 
 
 def test_a_command_whose_reader_ends_is_stopped_without_a_traceback():

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -161,28 +161,36 @@ def best_epoch(curve: Mapping[int, float]) -> int:
     return max(curve, key=lambda epoch: (curve[epoch], -epoch))
 
 
-def run_folders(places: Iterable[str]) -> list[Path]:
-    """Return all run directories in or below folders and patterns, also through links, once each.
+def run_folders(places: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """Return all run directories in or below folders and patterns, also through links, once each,
+    and a remark on each folder that cannot be read.
 
     Raises `UserError` for a place without runs.
     """
     folders: dict[Path, Path] = {}
+    unread: dict[str, None] = {}
+
+    def add_unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            unread[f"not read: {error.filename}: {error.strerror}"] = None
+
     for place in places:
         paths = [Path(p) for p in sorted(glob.glob(place, recursive=True))] or [Path(place)]
-        runs = [run for path in paths for run in _runs_below(path)]
+        runs = [run for path in paths for run in _runs_below(path, add_unread)]
         runs.sort(key=lambda run: (run.resolve() != run.absolute(), run))  # links last
         if not runs:
             hint = nearest_hint(Path(place))
-            raise UserError(f"{place}: no run directory (no {STARTS_FILE} in it or below){hint}")
+            reasons = "; ".join([f"no {STARTS_FILE} in it or below", *unread])
+            raise UserError(f"{place}: no run directory ({reasons}){hint}")
         for run in runs:
             folders.setdefault(run.resolve(), run)
-    return list(folders.values())
+    return list(folders.values()), list(unread)
 
 
-def _runs_below(path: Path) -> Iterator[Path]:
+def _runs_below(path: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
     """Yield the run directories in a folder, also through links, each folder once."""
     seen: set[str] = set()
-    for parent, folders, names in os.walk(path, followlinks=True):
+    for parent, folders, names in os.walk(path, onerror=onerror, followlinks=True):
         folders.sort(key=lambda name: (os.path.islink(os.path.join(parent, name)), name))
         if (real := os.path.realpath(parent)) in seen:
             folders.clear()
@@ -195,8 +203,9 @@ def _runs_below(path: Path) -> Iterator[Path]:
 
 def find_runs(places: Iterable[str]) -> tuple[list[Run], list[str]]:
     """Return the readable runs of `run_folders`, and a remark on each of the others."""
-    runs, faults = [], []
-    for folder in run_folders(places):
+    runs = []
+    folders, faults = run_folders(places)
+    for folder in folders:
         try:
             runs.append(Run(folder))
         except UserError as error:
