@@ -1,6 +1,7 @@
 """The command line of the methods, and how commands call each other and end."""
 
 import argparse
+import atexit
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from util.interrupt import (
     KILLED_BY_HAND,
     Interrupted,
     exiting_on_ctrl_c,
+    ignore_signals,
     raising_on_ctrl_c,
 )
 from util.launched import launched_rank, launched_ranks
@@ -165,6 +167,7 @@ def exit_with_one_line() -> Iterator[None]:
             yield
         sys.stdout.flush()
     except Interrupted:
+        atexit.register(ignore_signals)  # Python ends with default handlers
         sys.exit(EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit(KILLED_BY_HAND)

@@ -25,8 +25,9 @@ if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
 
 
 def ignore_signals(_: int = 0) -> None:
-    """Ignore signals in a data worker: the training needs batches to finish its step, and then ends
-    its workers. Terminals and batch systems signal all processes, some of them several times."""
+    """Ignore signals from here on: in a data worker, as the training needs batches to finish its
+    step, and in a run that has stopped, as another signal would change its exit code. Terminals and
+    batch systems signal all processes, some of them several times."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
