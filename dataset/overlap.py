@@ -1,6 +1,5 @@
 """Images or volumes that occur in two splits, or twice in one, or that a training has seen."""
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from dataset.samples import NO_IMAGE, Sample, mentions_image, volume_of
 from dataset.split_files import Split, split_identity
 from util.config.data import Data
 from util.errors import UserError, counted
+from util.starts import last_start
 
 USE_IN_TRAINING = {
     "labeled": "whose masks were trained on",
@@ -124,9 +124,8 @@ def seen_in_training(test: Split, data: Data, pattern: str | None) -> Iterator[s
 def changed_since_training(run: Path, val: Split) -> str:
     """Describe that the validation images differ from those recorded in a run directory; "" where
     they are the same, or nothing is recorded."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        last = (run / "starts.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        if json.loads(last)["images"]["val"] != split_identity(val.samples):
+    with suppress(LookupError, TypeError):
+        if last_start(run)["images"]["val"] != split_identity(val.samples):
             return (
                 f"{val.name}: its images are not those that the training was validated on; the "
                 "network may have been trained on some of them"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AliasChoices, ConfigDict, Field, JsonValue
 from torch import Tensor
 
-from engine.run_dir import RunDir, last_start
+from engine.run_dir import RunDir
 from model.checkpoint import load
 from model.files import best_checkpoint, require_resumable
 from util import distributed
@@ -16,6 +16,7 @@ from util.config.loading import parse
 from util.config.types import Natural, Positive, PositiveFloat, Section
 from util.errors import UserError
 from util.log import logger
+from util.starts import STARTS_FILE, last_start
 
 
 def _scalar(value: Any) -> Tensor:
@@ -137,7 +138,7 @@ def _images_at_last_start(source: Path) -> Identities | None:
     """Return the identities of the split files that the last start of a checkpoint's run recorded,
     if any."""
     images = last_start(source.parent).get("images")
-    return parse(Identities, images, f"{source.parent}/starts.jsonl") if images else None
+    return parse(Identities, images, f"{source.parent}/{STARTS_FILE}") if images else None
 
 
 def check_run(state: Any, name: str, path: Path) -> RunState:

@@ -33,6 +33,7 @@ from util.config.schema import Config
 from util.errors import UserError, join_first
 from util.io import SECONDS_PER_DAY, remove_partials, write_atomically
 from util.log import PrintableFormatter, logger, versions
+from util.starts import STARTS_FILE, last_start
 
 
 def _writing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,7 +71,7 @@ class RunDir:
         self.previous = path / "previous.pth"
         self.metrics = path / "metrics.jsonl"
         self.config = path / "config.yaml"
-        self.starts = path / "starts.jsonl"
+        self.starts = path / STARTS_FILE
         self.damaged = False
         """The latest checkpoint could not be read."""
         self.origin: dict[str, Any] = {}
@@ -294,16 +295,6 @@ class RunDir:
                     log.close()
             for handler in files:
                 logger.removeHandler(handler)
-
-
-def last_start(run: Path) -> dict[str, Any]:
-    """Return the record of the last start in a run directory; empty where there is none."""
-    try:
-        *_, last = (run / "starts.jsonl").read_text().splitlines()
-        record = json.loads(last)
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def pictures_folder(run: Path, epoch: int) -> Path:

@@ -23,6 +23,7 @@ from util.config.schema import Config
 from util.errors import UserError, counted, shell_quoted
 from util.io import require_folder_of
 from util.parser import Parser
+from util.starts import STARTS_FILE
 
 if TYPE_CHECKING:
     from inference.autolabel import Autolabel, RankedImage
@@ -77,7 +78,7 @@ def with_rule_of_class_weights(config: Config, args: argparse.Namespace) -> Conf
     that the run counted in its masks: there are more masks now."""
     from tools.results.records import Start, read_records
 
-    starts = read_records(args.checkpoint.parent / "starts.jsonl", Start)
+    starts = read_records(args.checkpoint.parent / STARTS_FILE, Start)
     rule = starts[-1].class_weights if starts else None
     if args.config or is_set("criterion.class_weights", args.set) or not isinstance(rule, str):
         return config

@@ -14,9 +14,8 @@ from util.config.loading import load_config
 from util.config.schema import Config
 from util.errors import UserError
 from util.paths import nearest_hint
+from util.starts import STARTS_FILE
 
-STARTS_FILE = "starts.jsonl"
-"""File that every run directory holds."""
 PARTS_OF_RUN = ("pictures", "tensorboard", "wandb")
 """Folders of a run that hold no runs, but maybe thousands of files."""
 

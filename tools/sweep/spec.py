@@ -11,13 +11,13 @@ import yaml
 from pydantic import Field, field_validator
 
 from tools.methods import method_of
-from tools.results.runs import STARTS_FILE
 from util.config.differences import SPLITS
 from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
 from util.errors import UserError
 from util.paths import find_path
+from util.starts import STARTS_FILE
 
 Seeds = Annotated[list[Natural], Field(min_length=1)]
 Overrides = dict[str, Any]
