@@ -90,7 +90,7 @@ def command_line() -> Parser:
 def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, and for a --save-path that is not an empty folder."""
     if args.worst and not args.save_path:
-        raise UserError("--worst: needs a folder for the pictures; add --save-path OUT")
+        raise UserError("--worst: needs a folder for the pictures. Fix: add --save-path OUT")
     if args.worst < 0:
         raise UserError(f"--worst: found {args.worst}, expected a number of images")
     if args.boundary_iou is not None and not 0 < args.boundary_iou < 1:
@@ -103,7 +103,7 @@ def check_options(args: argparse.Namespace) -> None:
     if args.save_path and os.path.lexists(args.save_path):
         folder = args.save_path
         if not folder.is_dir() or any(folder.iterdir()):
-            raise UserError(f"--save-path {folder}: exists already; choose another folder")
+            raise UserError(f"--save-path {folder}: exists already. Fix: choose another folder")
 
 
 if __name__ == "__main__":

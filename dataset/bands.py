@@ -103,13 +103,13 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
         return values
     if isinstance(bands, str):
         raise UserError(
-            f"{path}: the image has {counted(count, 'band')}, but data.bands is {bands}; set it to "
-            f"{'rgb, or ' if count in (3, 4) else ''}the numbers of the bands to use, such as [1]"
+            f"{path}: the image has {counted(count, 'band')}, but data.bands is {bands}. Fix: set "
+            f"it to {'rgb, or ' if count in (3, 4) else ''}the numbers of bands to use, such as [1]"
         )
     if max(bands) > count:
         raise UserError(
-            f"{path}: the image has {counted(count, 'band')}, so there is no band {max(bands)}, "
-            "which data.bands names"
+            f"{path}: the image has {counted(count, 'band')}, but data.bands names band "
+            f"{max(bands)}; expected at most {count}. Fix: correct data.bands"
         )
     return values[..., [band - 1 for band in bands]]
 
@@ -150,7 +150,7 @@ def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path
             return values
         raise UserError(
             f"{path}: the image holds {values.dtype}, its values are {values.min():g} to "
-            f"{values.max():g}; set data.image_range to the values of black and white"
+            f"{values.max():g}. Fix: set data.image_range to the values of black and white"
         )
     if values.dtype == np.uint8:
         if not data.takes_8_bits:

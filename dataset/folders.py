@@ -166,7 +166,7 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         for link in (Path(parent, name) for name in folders):
             above = (os.path.realpath(path) for path in link.absolute().parents)
             if link.is_symlink() and os.path.realpath(link) in above:
-                raise UserError(f"{link}: a link to a folder that it is in; remove it")
+                raise UserError(f"{link}: a link to a folder that it is in. Fix: remove it")
 
 
 def _scan_folders(folders: Folders, origin: Origin, masks: bool, pairs: bool) -> Scan:

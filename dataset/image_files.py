@@ -141,17 +141,17 @@ def size_mismatch(
     image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> UserError:
     """Return the error for a mask whose size differs from its image's, after EXIF orientation."""
-    hint = "expected equal sizes"
+    hint = "; expected equal sizes"
     if is_in_stored_orientation(image, image_size, mask_size):
         hint = (
-            "the image has an EXIF orientation, and the mask fits the image as stored; rotate "
-            "the mask in the same way, or remove the orientation"
+            "; the image has an EXIF orientation, and the mask fits the image as stored. Fix: "
+            "rotate the mask in the same way, or remove the orientation"
         )
     elif mask_size == image_size[::-1]:
-        hint = "turn one of them by 90 degrees"
+        hint = ". Fix: turn one of them by 90 degrees"
     return UserError(
         f"{mask}: the mask is {mask_size[0]}x{mask_size[1]}, its image {image} is "
-        f"{image_size[0]}x{image_size[1]}; {hint}"
+        f"{image_size[0]}x{image_size[1]}{hint}"
     )
 
 

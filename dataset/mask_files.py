@@ -84,7 +84,7 @@ class LabelLookup:
         more = f" and {len(found) - 1} more are" if len(found) > 1 else " is"
         if self.data.label_map is not None:
             return UserError(
-                f"{path}: {first}{more} not in data.label_map; add it there, or "
+                f"{path}: {first}{more} not in data.label_map. Fix: add it there, or "
                 f"'{OTHER}: ignore' for all values not in the map"
             )
         count, zero = len(self.data.classes), self.data.reduce_zero_label
@@ -109,7 +109,7 @@ def read_mask(path: Path, max_megapixels: int) -> Content:
     mask = read_content(path, max_megapixels)
     if mask.is_lossy:
         raise UserError(
-            f"{path}: lossy compression (JPEG, WebP) does not keep the values of a mask; save "
+            f"{path}: lossy compression (JPEG, WebP) does not keep the values of a mask. Fix: save "
             "masks as PNG from their source, as noise in the values cannot be undone"
         )
     if mask.is_inverted:
@@ -168,7 +168,7 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     if not has_values(mask):
         raise UserError(
             f"{path}: the mask is in mode {mask.mode}, expected one channel of class indices (PNG "
-            "in mode L or P); for colours, name their classes in data.label_map"
+            "in mode L or P). Fix: for colours, name their classes in data.label_map"
         )
     values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha

@@ -128,7 +128,7 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
     examples = [f"{m.path} (mode {m.kind}: {join_first([*map(str, m.colours)], 4)})"
                 for m in first.values()]  # fmt: skip
     return (
-        f"{join_first(examples, 3)}: one value means different colours; save all masks in one "
+        f"{join_first(examples, 3)}: one value means different colours. Fix: save all masks in one "
         "way, or name the colours in data.label_map, such as '255,255,255': 1"
     )
 
@@ -158,7 +158,7 @@ def _renumbered(masks: Iterable[MaskFormat]) -> str:
             (one, first), (other, second), *_ = found.items()
             return (
                 f"{second.path}: the palette gives value {value} the colour {key_of(other, True)}, "
-                f"that of {first.path} {key_of(one, True)}; save all masks with one palette, or "
-                "name the colours in data.label_map, such as '128,0,0': 1"
+                f"that of {first.path} {key_of(one, True)}. Fix: save all masks with one palette, "
+                "or name the colours in data.label_map, such as '128,0,0': 1"
             )
     return ""

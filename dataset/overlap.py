@@ -43,7 +43,7 @@ def overlaps(splits: Sequence[Split]) -> Iterator[tuple[int, int, str]]:
                 continue  # equal images of a store, such as DVC's
             alias = "" if same.image_file == sample.image_file else f" as {same.image_file}"
             also = f"'{sample.image}' is also in {same.where}{alias}"
-            message = f"{also}; remove it from one of them"
+            message = f"{also}. Fix: remove it from one of them"
             shown = message if mentions_image(sample.image) else NO_IMAGE
             yield number, sample.line, f"{sample.where}: {shown}"
 

@@ -97,7 +97,7 @@ def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
         which = ", ".join(f"{p.fingerprint.entries} of {'/'.join(p.sources)}" for p in variants)
         raise UserError(
             f"{dataset}/{variants[0].name}: repositories publish different lists of this name "
-            f"(entries: {which}); choose one with --source"
+            f"(entries: {which}). Fix: choose one with --source"
         )
     return found
 
@@ -131,11 +131,11 @@ def fetch_hint(path: Path, near: str) -> str:
         return near
     dataset, *rest = parts[len(parts) - parts[::-1].index("splits") :] or [""]
     if dataset in PREPARED:
-        return f"; python -m tools.prepare {dataset} writes the split files of its images"
+        return f". Fix: write it with python -m tools.prepare {dataset}"
     names = {p.name for p in read_protocols() if p.dataset == dataset}
     target = "/".join([dataset, *rest[:1]])
     if "/".join(rest) in names:
-        return f"; get it: python -m tools.splits fetch {target}"
+        return f". Fix: python -m tools.splits fetch {target}"
     if rest[1:] == ["unlabeled"] and f"{rest[0]}/labeled" in names:
-        return f"; make it: python -m tools.splits generate {target} --root data/{dataset}"
+        return f". Fix: python -m tools.splits generate {target} --root data/{dataset}"
     return near or (f"; what is published: python -m tools.splits list {dataset}" if names else "")

@@ -129,7 +129,7 @@ def _split(line: str, columns: list[str]) -> list[str]:
     parts = [part for part in parts if part]
     if len(parts) > len(columns):
         raise UserError(
-            f"{len(parts)} parts, expected '{' '.join(columns)}'; separate paths that contain "
+            f"{len(parts)} parts, expected '{' '.join(columns)}'. Fix: separate paths that contain "
             "spaces by a tab"
         )
     for part in parts:

@@ -136,7 +136,7 @@ def _read_text(path: Path) -> str:
         raise no_such_split_file(path) from None
     except IsADirectoryError:
         raise UserError(
-            f"{path}: a folder, expected a split file; the config takes folders as "
+            f"{path}: a folder, expected a split file. Fix: name folders as "
             "{images: FOLDER, masks: FOLDER}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -154,7 +154,7 @@ def refuse_large(path: Path, size: tuple[int, int], max_megapixels: int) -> None
     if width * height > max_megapixels * 10**6:
         raise UserError(
             f"{path}: {width}x{height} pixels, expected at most {max_megapixels} "
-            "million; raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
+            "million. Fix: raise data.max_megapixels (prepare init: --max-megapixels) if you trust "
             "the file, or cut it into tiles"
         )
 

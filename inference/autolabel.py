@@ -44,7 +44,7 @@ def unlabelled_samples(
     Raises `UserError` if no image remains, or if two would share a mask.
     """
     if data.pair is not None and images:
-        raise UserError("--images: data.pair is set; name pairs in a split file with --list")
+        raise UserError("--images: data.pair is set. Fix: name pairs in a split file with --list")
     samples: dict[str, Sample] = {}
     if images:
         for name, path in images.items():
@@ -76,7 +76,7 @@ def encoding_of_labels(data: Data) -> MaskEncoding:
     class without a value, or split files without a column of masks."""
     if isinstance(data.pair, PairFolders):
         raise UserError(
-            "data.pair: split files of names have no column for new masks; write them as "
+            "data.pair: split files of names have no column for new masks. Fix: write them as "
             "'first second mask', with data.pair: column"
         )
     return MaskEncoding(data, ignoring=True, for_training=True)

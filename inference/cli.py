@@ -101,8 +101,8 @@ def _warn_of_other_scores(
         ]  # fmt: skip
         if keys:
             print_error(
-                f"warning: --config {given}: differs from {of_run} in {'; '.join(keys)}; leave out "
-                "--config to use the run's"
+                f"warning: --config {given}: differs from {of_run} in {'; '.join(keys)}. "
+                "Fix: leave out --config to use the run's"
             )
 
 
@@ -155,7 +155,7 @@ def checkpoint_config(
             return resolve(content["config"], str(checkpoint), settings)
     if not path.exists() and config is None:
         raise UserError(
-            f"{path}: no config beside the checkpoint; name the one it was trained with (--config, "
-            "in Python config=...)"
+            f"{path}: no config beside the checkpoint. Fix: name the config of the training with "
+            "--config (in Python: config=...)"
         )
     return load_config(path, settings)

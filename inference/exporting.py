@@ -99,7 +99,7 @@ def read_images(args: argparse.Namespace, config: Config) -> list[ComparedImages
         batches.append(ComparedImages(image, known))
     with_data = [batch for batch in batches if batch.known.any()]
     if not with_data:
-        raise UserError(f"{files[0][0]}: no pixel has data; name other images with --images")
+        raise UserError(f"{files[0][0]}: no pixel has data. Fix: name other images with --images")
     return with_data
 
 
@@ -120,9 +120,12 @@ def exported_content(args: argparse.Namespace, config: Config, deployed: Deploye
     except UserError:
         raise
     except Exception as error:  # any class, depending on the part of torch
-        hint = "" if args.size else " for images of any size; choose one: --size H W"
-        problem = f"cannot be exported{hint} ({reason(error)})"
-        raise UserError(f"--format {args.format}: {problem}") from None
+        problem = f"--format {args.format}: cannot be exported"
+        if args.size:
+            raise UserError(f"{problem} ({reason(error)})") from None
+        raise UserError(
+            f"{problem} for images of any size ({reason(error)}). Fix: choose one with --size H W"
+        ) from None
 
 
 def function_of(format: str, config: Config, content: bytes) -> ExportedFunction:

@@ -62,12 +62,12 @@ def predict_raster(
     if writer.args.probabilities:
         raise UserError(
             f"{files[0]}: --probabilities needs too much memory where images are predicted in "
-            "windows; use --confidence, or cut the image into tiles"
+            "windows. Fix: use --confidence, or cut the image into tiles"
         )
     if config.evaluation.mode == "resize":
         raise UserError(
             f"{files[0]}: evaluation.mode resize needs whole images, but the image is predicted in "
-            "windows; cut it into tiles, or --set evaluation.mode=original"
+            "windows. Fix: cut it into tiles, or --set evaluation.mode=original"
         )
     predictor = Predictor(network, config, device, "original")
     with open_sample(files, config.data) as sample:

@@ -82,12 +82,12 @@ def _open_folder(folder: Path, record: dict[str, Any], files: Iterable[Path]) ->
         made_from, before = _read_record(path)
         if before != record:
             raise UserError(
-                f"{path}: these predictions were made with another checkpoint, config or options; "
-                "choose another folder"
+                f"{path}: these predictions were made with another checkpoint, config or options. "
+                "Fix: choose another folder"
             )
         return made_from
     if file := next(filter(os.path.lexists, files), None):
-        raise UserError(f"{file}: exists already; choose another folder")
+        raise UserError(f"{file}: exists already. Fix: choose another folder")
     make_folder(folder)
     return {}
 
@@ -168,7 +168,7 @@ class ImageTable:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
         if head != self.head:
             raise UserError(
-                f"{self.path}: exists with other columns, such as other classes; choose another "
-                "folder"
+                f"{self.path}: exists with other columns, such as other classes. Fix: choose "
+                "another folder"
             )
         return {line[0]: line[1:] for line in lines if len(line) == len(head)}

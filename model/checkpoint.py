@@ -197,7 +197,7 @@ def _networks_hint(state: Any) -> str:
     else:
         parts = {str(k): [*v.values()] for k, v in whole.items() if isinstance(v, Mapping)}
         names = [name for name, v in parts.items() if v and all(isinstance(x, Tensor) for x in v)]
-    return f"; use those under {' or '.join(names)}" if names else ""
+    return f". Fix: use those under {' or '.join(names)}" if names else ""
 
 
 def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> None:

@@ -31,8 +31,8 @@ def tapped_blocks(name: str, depth: int, asked: Sequence[int] | None = None) -> 
         return [5, 12, 18, 24] if depth == 24 and re.search("dinov[23]", name) else quarters
     if asked[-1] > depth:
         raise UserError(
-            f"model.layers: found block {asked[-1]}, but {name} has {depth}; use numbers from 1 to "
-            f"{depth}"
+            f"model.layers: found block {asked[-1]}, but {name} has {depth}. Fix: use numbers "
+            f"from 1 to {depth}"
         )
     return list(asked)
 

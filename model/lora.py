@@ -81,7 +81,7 @@ def add_adapters(backbone: nn.Module, rank: int) -> None:
         inject_adapter_in_model(config, backbone)
     except ValueError:  # no layer has such a name
         raise UserError(
-            "model.lora: found no attention layers in this backbone; set it to 0"
+            "model.lora: found no attention layers in this backbone. Fix: set it to 0"
         ) from None
 
 

@@ -130,4 +130,4 @@ class PoolingNetwork(Network):
 def unfit_crop(crop_size: int, fitting_sizes: Sequence[int], cause: str) -> UserError:
     """Return the error of `check_crop`."""
     fits = " or ".join(map(str, fitting_sizes))
-    return UserError(f"crop_size: found {crop_size}, but {cause}; use {fits}")
+    return UserError(f"crop_size: found {crop_size}, but {cause}. Fix: use {fits}")

@@ -20,7 +20,7 @@ def recompute_blocks(backbone: nn.Module) -> None:
     blocks = list(_blocks(backbone))
     if not blocks:
         raise UserError(
-            "model.checkpoint_activations: this backbone has no blocks to recompute; use false"
+            "model.checkpoint_activations: this backbone has no blocks to recompute. Fix: use false"
         )
     for block in blocks:
         block.forward = partial(_checkpointed, block, block.forward)

@@ -44,7 +44,7 @@ def main() -> None:
         if args.names and len(args.names) != len(args.checkpoints):
             raise UserError(
                 f"--names: {counted(len(args.names), 'name')} for "
-                f"{counted(len(args.checkpoints), 'checkpoint')}; give one for each"
+                f"{counted(len(args.checkpoints), 'checkpoint')}. Fix: give one for each"
             )
         paths = [find_checkpoint(path, None, "CHECKPOINT") for path in args.checkpoints]
         names = args.names or [str(path) for path in args.checkpoints]

@@ -144,7 +144,7 @@ def require_new(path: Path) -> None:
 def require_folder_of(path: Path, option: str = "") -> None:
     """Raise `UserError` before the work for a file that an option names in a missing folder."""
     if not path.parent.is_dir():
-        raise UserError(f"{option} {path}: its folder does not exist; make it first".lstrip())
+        raise UserError(f"{option} {path}: its folder does not exist. Fix: make it first".lstrip())
 
 
 def check_target(path: Path, command: str, option: str = "") -> None:

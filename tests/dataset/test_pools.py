@@ -161,11 +161,11 @@ def test_one_file_through_two_roots_is_found(pools):
     outer = {"list": str(pools.path("unlabeled")), "root": str(pools.toy.folder)}
     pools.write("unlabeled", ["pool/images/u0.jpg", "data/images/l2.jpg"])
     config = pools.config(unlabeled=outer)
-    with pytest.raises(UserError, match=r"line 2: 'data/images/l2.jpg' is also in .* line 3; "):
+    with pytest.raises(UserError, match=r"line 2: 'data/images/l2.jpg' is also in .* line 3\. "):
         read_splits(config.data, unlabeled=True)
     pools.write("unlabeled", ["data/images/u3.jpg"])
     config = pools.config(unlabeled=[outer, str(pools.toy.path("unlabeled"))])
-    with pytest.raises(UserError, match=r"txt line 4: 'images/u3.jpg' is also in .* line 1; "):
+    with pytest.raises(UserError, match=r"txt line 4: 'images/u3.jpg' is also in .* line 1\. "):
         read_splits(config.data, unlabeled=True)
 
 

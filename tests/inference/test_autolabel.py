@@ -257,7 +257,7 @@ def test_bad_input(command, toy, tmp_path):
         err = command(*more).mistake()
         assert message in err
     for pair, message in (
-        ("column", "--images: data.pair is set; name pairs in a split file"),
+        ("column", "--images: data.pair is set. Fix: name pairs in a split file"),
         ({"first": "A", "second": "B", "masks": "C"}, "split files of names have no column"),
     ):
         toy.tree["data"]["pair"] = pair

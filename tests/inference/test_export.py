@@ -268,7 +268,7 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
     assert line[0] != other[0] and line[1] == other[1], "only the file has another config"
     assert "exists already" in mistake(publish, *argv)
     for words, *bad in (
-        ("; name the --save-path", tmp_path),
+        (". Fix: name the --save-path", tmp_path),
         ("no validation of 'x'", trained, "--which", "x"),
     ):
         assert words in mistake(publish, *bad, "--out", tmp_path / "bad", "--license", "mit")

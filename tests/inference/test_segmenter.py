@@ -96,7 +96,7 @@ def test_unsuitable_input_is_refused(trained):
 
 def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):
     shutil.copy(trained / "best.pth", tmp_path / "alone.pth")
-    with pytest.raises(UserError, match=r"no config beside the checkpoint; .*config=\.\.\.\)"):
+    with pytest.raises(UserError, match=r"no config beside the checkpoint\. .*config=\.\.\.\)"):
         Segmenter.load(tmp_path / "alone.pth")
     segmenter = Segmenter.load(tmp_path / "alone.pth", "model", "cpu", trained / "config.yaml")
     assert segmenter.predict(np.zeros((9, 9, 3), np.uint8)).mask.shape == (9, 9)

@@ -165,7 +165,7 @@ W = {"w": torch.zeros(1)}
     ({"state_dict": W, "teacher": W, "optimizer": {"lr": 0.1}}, "state_dict or teacher"),
 ])  # fmt: skip
 def test_weights_under_other_names_are_named(state, names, path):
-    with pytest.raises(UserError, match=f"a.pth.*under 'best'.*; use those under {names}$"):
+    with pytest.raises(UserError, match=f"a.pth.*under 'best'.*. Fix: use those under {names}$"):
         network_state(state, path, "best")
     with pytest.raises(UserError) as none:
         network_state({"optimizer": {"lr": 0.1}}, path, "best")

@@ -102,11 +102,11 @@ def test_a_backbone_of_one_size_is_refused():
 @pytest.mark.parametrize(
     "name, crop, advice",
     [
-        ("tiny_swin", 67, "multiples of 4 pixels; use 64 or 68"),
-        ("tiny_swin", 32, "one 32-pixel cell; use 36"),
-        ("hrnet_w18_small", 65, "multiples of 32 pixels; use 64 or 96"),
-        ("hrnet_w18_small", 32, "one 32-pixel cell; use 64"),
-        ("test_mambaout", 32, "one 32-pixel cell; use 33"),
+        ("tiny_swin", 67, "multiples of 4 pixels. Fix: use 64 or 68"),
+        ("tiny_swin", 32, "one 32-pixel cell. Fix: use 36"),
+        ("hrnet_w18_small", 65, "multiples of 32 pixels. Fix: use 64 or 96"),
+        ("hrnet_w18_small", 32, "one 32-pixel cell. Fix: use 64"),
+        ("test_mambaout", 32, "one 32-pixel cell. Fix: use 33"),
     ],
 )
 def test_crop_sizes(name, crop, advice):

@@ -532,7 +532,7 @@ def test_large_files_need_an_option(init, run):
     code, out, err = init("--max-megapixels", 1)
     assert code == 2 and "4 files cannot be used" in err
     for kind in ("images", "masks"):
-        assert f"{kind}/0.png: 1300x1000 pixels, expected at most 1 million; raise" in out
+        assert f"{kind}/0.png: 1300x1000 pixels, expected at most 1 million. Fix: raise" in out
     assert "(prepare init: --max-megapixels)" in out
     assert init("--max-megapixels", 2)[0] == 0
     config = load_config("configs/mine.yaml")

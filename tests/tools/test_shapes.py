@@ -31,7 +31,7 @@ def test_generation_is_deterministic_and_never_mixes_datasets(pairs, tmp_path):
     generate(tmp_path / "c", **FEW, pairs=pairs, seed=1)
     first = Path("A" if pairs else "images", "train/00000.png")
     assert files(tmp_path / "c")[first] != a[first]
-    with pytest.raises(UserError, match="holds something else; choose"):
+    with pytest.raises(UserError, match="holds something else. Fix: choose"):
         generate(tmp_path / "a", **FEW, pairs=not pairs)
     masked = [*(f"train/0000{i}.png" for i in range(3)), *(f"val/0000{i}.png" for i in range(2))]
     everything = sorted([*masked, "train/00003.png", "train/00004.png"])

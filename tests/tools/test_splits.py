@@ -123,9 +123,9 @@ def test_fetch_from_a_clone(splits, host):
     asked = "toy/half", "toy/val", "--source", "one", "--from", clone
     line = splits("fetch", *asked).mistake()
     assert f"--from {clone}: has 0 of 1 lists, not toy/half/labeled" in line
-    assert "which a/one publish; of published ones it has toy/tenth%, toy/val; name a" in line
+    assert "which a/one publish; of published ones it has toy/tenth%, toy/val. Fix: name a" in line
     line = splits("fetch", *asked[:-1], "splits/toy").mistake()
-    assert "of published ones it has toy/tenth%, toy/val; name a clone" in line
+    assert "of published ones it has toy/tenth%, toy/val. Fix: name a clone" in line
 
     write_lines(clone / "splits/toy/half/labeled.txt", LINES[:4])
     line = splits("fetch", "toy/half", "--source", "one", "--from", clone).mistake()
@@ -233,11 +233,11 @@ def test_a_published_list_is_not_taken_for_its_neighbour(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_lines(Path("splits/coco/1_32/labeled.txt"), LINES)
     for path, hint in {
-        "splits/coco/1_32/unlabeled.txt": "make it: python -m tools.splits generate coco/1_32",
-        "splits/coco/1_512/labeled.txt": "get it: python -m tools.splits fetch coco/1_512",
-        "splits/coco/1_23/labeled.txt": "did you mean 'splits/coco/1_32/labeled.txt'?",
+        "splits/coco/1_32/unlabeled.txt": ". Fix: python -m tools.splits generate coco/1_32",
+        "splits/coco/1_512/labeled.txt": ". Fix: python -m tools.splits fetch coco/1_512",
+        "splits/coco/1_23/labeled.txt": "; did you mean 'splits/coco/1_32/labeled.txt'?",
     }.items():
-        with pytest.raises(UserError, match=re.escape(f"{path}: no such split file; {hint}")):
+        with pytest.raises(UserError, match=re.escape(f"{path}: no such split file{hint}")):
             read_split_file(Path(path), masks=True)
 
 

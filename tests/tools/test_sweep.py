@@ -176,7 +176,7 @@ def test_settings_of_a_part_add_to_those_of_all_runs(spec, toy):
         ({"runs": [{"methods": ["supervised"], "configs": ["no.yaml"]}]}, "no.yaml: no such"),
         ({"seeds": [1, 1]}, "two runs have the folder runs/toy/supervised/1"),
         ({"partitions": ["92"], "lists": "splits/pascal/{partition}"},
-         "splits/pascal/92/labeled.txt: no such split file; get it: .* fetch pascal/92"),
+         "splits/pascal/92/labeled.txt: no such split file. Fix: .* fetch pascal/92"),
     ],
 )  # fmt: skip
 def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, mistake):
@@ -242,7 +242,7 @@ def test_a_dry_run_lists_and_runs_nothing(stub, toy, run, monkeypatch):
     lines = toy.path("labeled").read_text()
     toy.path("labeled").write_text(lines.replace("l0", "u0"))
     err = run(sweep, stub, "--dry-run").mistake()
-    assert "another config: data.labeled images (3 -> 3 other); move" in err
+    assert "another config: data.labeled images (3 -> 3 other). Fix: move" in err
     toy.path("labeled").write_text(lines)
     metrics.write_text(metrics.read_text().splitlines()[0] + "\n")
     code, out, _ = run(sweep, stub, "--dry-run")

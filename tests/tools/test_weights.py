@@ -243,7 +243,7 @@ def test_every_published_file_is_listed(tool, tmp_path, monkeypatch):
     for source in SOURCES:  # a hash in a file name must be the recorded hash
         assert source.sha256 in source.file and len(source.sha256) in (0, 8)
     code, out, _ = tool("check", "resnet101s")
-    assert code == 1 and "missing; python -m tools.weights fetch resnet101s" in out
+    assert code == 1 and "missing. Fix: python -m tools.weights fetch resnet101s" in out
 
 
 def test_hashes_are_those_that_timm_knows():

@@ -44,7 +44,7 @@ def measure(name: str, file: Path, seconds: float) -> bool:
         partial.rename(file)
         return True
     except subprocess.TimeoutExpired:
-        print_error(f"{name}: not done within {duration(seconds)}; raise --seconds")
+        print_error(f"{name}: not done within {duration(seconds)}. Fix: raise --seconds")
     except subprocess.CalledProcessError as error:
         print_error(f"{name}: failed with exit code {error.returncode}")
     return False

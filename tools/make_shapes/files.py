@@ -93,7 +93,9 @@ def _is_there(root: Path, settings: dict[str, int]) -> bool:
             ]
     if not differences:
         return True
-    raise UserError(f"{root}: holds {', '.join(differences)}; choose another folder or remove it")
+    raise UserError(
+        f"{root}: holds {', '.join(differences)}. Fix: choose another folder or remove it"
+    )
 
 
 def _write_sets(root: Path, settings: dict[str, int], progress: bool) -> None:

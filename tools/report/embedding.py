@@ -36,8 +36,8 @@ def embedding(run: Run, which: str, device: torch.device, limit: int | None) -> 
     features, classes = class_means(network, samples, run.config, device)
     if len(features) < 4:
         raise UserError(
-            f"--embedding: found {len(features)} points (classes in images), expected at least 4; "
-            "use more validation images"
+            f"--embedding: found {len(features)} points (classes in images), expected at least 4. "
+            "Fix: use more validation images"
         )
     tsne = TSNE(perplexity=min(30, len(features) / 4), init="pca", random_state=0)
     return scatter(tsne.fit_transform(features), classes, data)

@@ -26,8 +26,8 @@ class Run:
     def __init__(self, path: Path):
         if not (path / STARTS_FILE).is_file():
             raise UserError(
-                f"{path}: no run directory (no {STARTS_FILE} in it); name the --save-path of a "
-                f"training{nearest_hint(path)}"
+                f"{path}: no run directory (no {STARTS_FILE} in it). Fix: name the --save-path of "
+                f"a training{nearest_hint(path)}"
             )
         self.path = path
         self.config: Config = load_config(path / "config.yaml")

@@ -95,7 +95,7 @@ def make_folds(
 ) -> None:
     """Write the lists of each fold and, with a config, the sweep over them."""
     if args.val != "0":
-        raise UserError(f"--val {args.val}: each fold is validated on once; leave it out")
+        raise UserError(f"--val {args.val}: each fold is validated on once. Fix: leave it out")
     if not str(args.out).isprintable():
         raise UserError(
             f"--out {args.out}: expected printable characters of UTF-8, as sweep.yaml names it"
@@ -124,7 +124,9 @@ def _samples_to_draw(
             raise UserError(f"make: --{option} needs --{needed}")
     if data is not None:
         if args.val != "0":
-            raise UserError(f"--val {args.val}: the config has validation images; leave it out")
+            raise UserError(
+                f"--val {args.val}: the config has validation images. Fix: leave it out"
+            )
         return partition.read_config(data, folds=args.folds is not None)
     if args.list:
         return read_split_file(args.list, masks=True).samples, None

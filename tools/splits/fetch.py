@@ -30,8 +30,8 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
     """
     if prepared := next((p.dataset for p in lists if p.dataset in PREPARED), None):
         raise UserError(
-            f"{prepared}: its published lists name files that training does not read; python -m "
-            f"tools.prepare {prepared} writes the same lists of the images that it makes of these"
+            f"{prepared}: its published lists name files that training does not read. Fix: write "
+            f"those of the prepared images with python -m tools.prepare {prepared}"
         )
     wanted = [p for p in lists if not holds_split(folder / p.file, p.fingerprint)]
     in_clone = _find_in_clone(clone, wanted) if clone and wanted else {}
@@ -63,7 +63,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
         raise UserError(
             f"--from {clone}: has {len(wanted) - len(lacking)} of {len(wanted)} lists, not {names},"
-            f" which {sources} publish; {_known_partitions(contents)}; name a "
+            f" which {sources} publish; {_known_partitions(contents)}. Fix: name a "
             "clone of these, or ask for fewer lists (DATASET/PARTITION, or --source with the "
             "repository that this is a clone of)"
         )
@@ -83,7 +83,7 @@ def _download(published: PublishedList) -> bytes:
             text = answer.read(MAX_BYTES)  # a truncated list has another fingerprint
     except (OSError, HTTPException) as error:
         raise UserError(
-            f"{url}: cannot be downloaded ({reason(error)}); or clone "
+            f"{url}: cannot be downloaded ({reason(error)}). Fix: clone "
             f"https://github.com/{published.sources[0]} and name its folder with --from"
         ) from None
     if (found := fingerprint(text)) != published.fingerprint:
@@ -125,7 +125,8 @@ def verify(folder: Path, target: str) -> list[RecognisedList]:
     wanted = [f for f in files if f.with_suffix("").parts[: len(given.parts)] == given.parts]
     if not wanted:
         raise UserError(
-            f"{folder / target}: no lists; python -m tools.splits fetch gets published ones"
+            f"{folder / target}: no lists. Fix: get published ones with "
+            "python -m tools.splits fetch"
         )
     return [_recognise(folder / file, file, protocols) for file in wanted]
 

@@ -104,7 +104,7 @@ def _whole_sets(
         return _lines(layout.train, masked - val), _lines(layout.val, val)
     if names:
         raise UserError(
-            f"--names {names}: the sets of {dataset} follow from its folders; leave it out"
+            f"--names {names}: the sets of {dataset} follow from its folders. Fix: leave it out"
         )
     return (
         _lines(layout.train, files_by_name(root, layout.train.split()[0])),
@@ -120,7 +120,8 @@ def _val_names(dataset: str, root: Path, folder: Path) -> Path:
             return path
     raise UserError(
         f"{candidates[0]}: no such file, and the validation images cannot be derived from the "
-        f"folders; name the file with --names, or run python -m tools.splits fetch {dataset}/val"
+        f"folders. Fix: name the file with --names, or run "
+        f"python -m tools.splits fetch {dataset}/val"
     )
 
 

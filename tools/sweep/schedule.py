@@ -86,7 +86,7 @@ def _started(planned: PlannedRun, identity: Identity) -> Run | None:
     changes = differences(old, new) | image_differences(then, now)
     if changed := "; ".join(changes.values()):
         raise UserError(
-            f"{planned.folder}: holds a run with another config: {changed}; move it away, or "
+            f"{planned.folder}: holds a run with another config: {changed}. Fix: move it away, or "
             "choose another save_path"
         )
     return run

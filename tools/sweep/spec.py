@@ -129,8 +129,8 @@ def expand(sweep: Sweep, source: Path) -> list[PlannedRun]:
     for run in (run for part in sweep.runs for run in _runs_of(part, sweep, source)):
         if run.folder in runs:
             raise UserError(
-                f"{source}: two runs have the folder {run.folder}; give their settings names, or "
-                "remove a repeated entry"
+                f"{source}: two runs have the folder {run.folder}. Fix: give their settings names, "
+                "or remove a repeated entry"
             )
         runs[run.folder] = run
     return list(runs.values())
@@ -140,7 +140,7 @@ def _runs_of(part: Part, sweep: Sweep, source: Path) -> Iterator[PlannedRun]:
     partitions = sweep.partitions if part.partitions is None else part.partitions
     if partitions and sweep.lists is None:
         raise UserError(
-            f"{source}: lists: missing; name the folder of a partition's split files, such as "
+            f"{source}: lists: missing. Fix: name the folder of a partition's split files, such as "
             "splits/pascal/{partition}"
         )
     choices = product(

@@ -75,8 +75,8 @@ def download(source: Source, folder: Path) -> Converted:
                 shutil.copyfileobj(answer, file)
         except (OSError, HTTPException) as error:
             raise UserError(
-                f"{source.where}: cannot be downloaded ({reason(error)}); download it elsewhere, "
-                f"then python -m tools.weights fetch {source.backbone} --from FILE"
+                f"{source.where}: cannot be downloaded ({reason(error)}). Fix: download it "
+                f"elsewhere, then python -m tools.weights fetch {source.backbone} --from FILE"
             ) from None
         if not (found := file_sha256(path)).startswith(source.sha256):
             raise UserError(
@@ -91,7 +91,9 @@ def identify_files(args: argparse.Namespace) -> int:
     read each file unchanged."""
     targets = args.target or [str(path) for path in sorted(args.folder.glob("*.pth"))]
     if not targets:
-        raise UserError(f"{args.folder}: holds no .pth file; python -m tools.weights list")
+        raise UserError(
+            f"{args.folder}: holds no .pth file. Fix: choose one with python -m tools.weights list"
+        )
     return int(not all([_check(target, args) for target in targets]))
 
 
@@ -100,7 +102,7 @@ def _check(target: str, args: argparse.Namespace) -> bool:
     is_name = is_backbone(target)
     path = _path(args, target) if is_name and not os.path.exists(target) else Path(target)
     if is_name and not path.exists():
-        print(f"{path}: missing; python -m tools.weights fetch {target}")
+        print(f"{path}: missing. Fix: python -m tools.weights fetch {target}")
         return False
     state, is_plain = unwrap(load(path), path)
     digest = file_sha256(path)

@@ -285,7 +285,9 @@ class Data(Section):
     def _keys_agree(self) -> "Data":
         given = self.scale != Data.model_fields["scale"].default
         if given and self.geometry != "scale_crop":
-            raise ValueError(f"scale has no effect with geometry {self.geometry}; leave it out")
+            raise ValueError(
+                f"scale has no effect with geometry {self.geometry}. Fix: leave it out"
+            )
         if self.label_map is not None and self.reduce_zero_label:
             raise ValueError("label_map and reduce_zero_label exclude each other")
         if self.palette is not None and len(self.palette) != len(self.classes):

@@ -125,7 +125,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         return base | {k: _merge(base[k], v) if k in both_sections else v for k, v in over.items()}
     except RecursionError:
         keys = ", ".join(map(str, both_sections))
-        raise UserError(f"config: '{keys}' contains itself, by an alias; write it out") from None
+        raise UserError(
+            f"config: '{keys}' contains itself, by an alias. Fix: write it out"
+        ) from None
 
 
 def _contradiction(one: dict[str, Any], other: dict[str, Any], section: str = "") -> str:

@@ -81,9 +81,11 @@ class Model(Section):
     @model_validator(mode="after")
     def _keys_agree(self) -> "Model":
         if self.lora and (self.network != "dpt" or self.pretrained == "none"):
-            raise ValueError("lora needs network dpt and pretrained weights; set lora to 0")
+            raise ValueError("lora needs network dpt and pretrained weights. Fix: set lora to 0")
         if self.lora and self.lock_backbone:
-            raise ValueError("lora trains the backbone, which lock_backbone locks; set one of them")
+            raise ValueError(
+                "lora trains the backbone, which lock_backbone locks. Fix: set one of them"
+            )
         if len(self.dropout) != len(self.widths):
             numbers = counted(len(self.dropout), "number")
             levels = counted(len(self.widths), "level")

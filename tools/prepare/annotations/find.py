@@ -46,7 +46,7 @@ def read_annotations(path: Path, images: list[Path]) -> Annotations:
     kinds = Counter(file.suffix.lower() or "no suffix" for file in files)
     seen = join_first([f"{count} {kind}" for kind, count in kinds.most_common()], 5)
     what = f" ({unknown[0]})" if unknown else ""
-    hint = "; unpack the archive" if ".zip" in kinds else ""
+    hint = ". Fix: unpack the archive" if ".zip" in kinds else ""
     raise UserError(
         f"--annotations {path}: found {seen or 'no file'}{what}; expected {EXPECTED}{hint}"
     )

@@ -68,7 +68,7 @@ def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dens
             known = dict(numbered_classes(values))
     if lacking := sorted(set(np.unique(values).tolist()) - known.keys()):
         key = key_of(lacking[0], unit == "colour")
-        raise UserError(f"{file}: {unit} {key} is not in {where}; add it there")
+        raise UserError(f"{file}: {unit} {key} is not in {where}. Fix: add it there")
     return Dense(values, known)
 
 

@@ -81,7 +81,7 @@ def read_json(path: Path) -> Entry:
     try:
         return Entry(json.loads(text), path)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({reason(error)}); export it again") from None
+        raise UserError(f"{path}: not JSON ({reason(error)}). Fix: export it again") from None
 
 
 def read_text(path: Path) -> str:
@@ -91,7 +91,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8; save it in this encoding") from None
+        raise UserError(f"{path}: not UTF-8. Fix: save it as UTF-8") from None
 
 
 def names_in(path: Path) -> list[str]:

@@ -58,8 +58,8 @@ def annotated_masks(args: argparse.Namespace) -> Iterator[tuple[Path, ClassOptio
     """
     if args.classes or args.ignore:
         raise UserError(
-            "--classes, --ignore: classes come from --annotations; to merge or rename them, repeat "
-            "with --masks FOLDER, the folder of masks that is written"
+            "--classes, --ignore: classes come from --annotations. Fix: to merge or rename them, "
+            "repeat with --masks FOLDER, the folder of masks that is written"
         )
     folder, named = _write_masks(args)
     try:
@@ -159,7 +159,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be written ({error.strerror}); name a new folder by --masks"
+            f"{folder}: cannot be written ({error.strerror}). Fix: name a new folder by --masks"
         ) from None
     finally:
         if partial_folder.exists():

@@ -108,7 +108,7 @@ class Archive:
     def text(self, name: str) -> str:
         """Return a text file; raises `UserError` when there is none."""
         if name not in self.members:
-            raise UserError(f"{self.path}: holds no {name}; download it again")
+            raise UserError(f"{self.path}: holds no {name}. Fix: download it again")
         return self.members[name].text()
 
     @contextmanager
@@ -120,7 +120,7 @@ class Archive:
             raise
         except Exception as error:  # damaged files raise any exception
             raise UserError(
-                f"{self.path}: {problem} ({reason(error)}); download it again"
+                f"{self.path}: {problem} ({reason(error)}). Fix: download it again"
             ) from None
 
 
@@ -138,7 +138,7 @@ def _inside(path: Path, source: Path, folder: Path) -> Path:
     file = path.resolve()
     if not file.is_relative_to(source) and not file.is_relative_to(folder):
         raise UserError(
-            f"{path}: refused, a link leads out of {source}; put the file itself there, or "
+            f"{path}: refused, a link leads out of {source}. Fix: put the file itself there, or "
             "name the folder that holds it as --source"
         )
     if file.exists() and not file.is_file():
@@ -225,7 +225,7 @@ def find(source: Path, download: Download) -> Archive | None:
         if not archive.members:
             raise UserError(
                 f"{packed}: found no files below {folder or '.'}/, so it is another download, or "
-                "incomplete; download it again"
+                "incomplete. Fix: download it again"
             )
         return archive
     top = title.partition(".")[0]
@@ -269,5 +269,6 @@ def find_all(
 def _lacks(source: Path, groups: list[dict[Download, Archive | None]]) -> str:
     texts = [" or ".join(f"{d.archive} ({d.page})" for d in group) for group in groups]
     return (
-        f"--source {source}: lacks {'; '.join(texts)}; download missing files, packed or unpacked"
+        f"--source {source}: lacks {'; '.join(texts)}. Fix: download missing files, packed or "
+        "unpacked"
     )

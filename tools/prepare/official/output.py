@@ -57,7 +57,7 @@ class OutputFolder:
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
-                    f"{path}: is there and differs from the file of {origin}; move it away or "
+                    f"{path}: is there and differs from the file of {origin}. Fix: move it away or "
                     "choose another --root"
                 )
 
@@ -77,8 +77,8 @@ class OutputFolder:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.path}: cannot be written ({error}); fix that and start the same command "
-                "again, it continues"
+                f"{self.path}: cannot be written ({error}). Fix: correct this and repeat the "
+                "same command, which continues"
             ) from None
 
 

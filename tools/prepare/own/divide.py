@@ -54,7 +54,7 @@ def divide(args: argparse.Namespace, bad: Collection[Path] = ()) -> Division:
     test = [pair for pair in left if split_of(pair.image) == "test"]
     given = f"--val {' '.join(args.val or ['(default)'])}"
     if not labeled:
-        raise UserError(f"{given}: takes all labelled images; leave some to train on")
+        raise UserError(f"{given}: takes all labelled images. Fix: leave some to train on")
     used = {file for pair in (*labeled, *val, *test) for file in pair.files()}
     bare, remarks = _without_mask(args, matched, split_of, used.union(bad))
     unlabeled = [ImageAndMask(file) for file in bare]
@@ -65,7 +65,7 @@ def divide(args: argparse.Namespace, bad: Collection[Path] = ()) -> Division:
         if sample.image not in bad
     ]
     if all(sample.split != "val" for sample in samples):
-        raise UserError(f"{given}: none of these images can be used; repair some")
+        raise UserError(f"{given}: none of these images can be used. Fix: repair some")
     if args.second is not None:
         later = later_images(samples, images, masks, args)
         samples = [sample._replace(later=later[sample.image]) for sample in samples]

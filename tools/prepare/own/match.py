@@ -52,7 +52,7 @@ def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
     inside = images == masks
     by_image = _images(images, None if inside else masks, args.image_pattern)
     mixed = UserError(
-        f"--masks {masks}: the folder of the images; put masks in a folder of their own, or "
+        f"--masks {masks}: the folder of the images. Fix: put masks in a folder of their own, or "
         "separate them with --image-pattern and --mask-pattern"
     )
     if inside and args.image_pattern == args.mask_pattern:
@@ -70,8 +70,9 @@ def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
     if not pairs:
         raise UserError(
             f"--masks {masks}: no mask has the name of an image; expected such as "
-            f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}; "
-            "other names fit with --image-pattern and --mask-pattern, such as '*_image.png'"
+            f"{next(iter(by_image))}.png, found {next(iter(by_mask.values())).relative_to(masks)}. "
+            "Fix: describe other names with --image-pattern and --mask-pattern, such as "
+            "'*_image.png'"
         )
     without_mask = [file for stem, file in by_image.items() if not of[stem]]
     return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)

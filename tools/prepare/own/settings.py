@@ -129,8 +129,8 @@ def fit_schedule(
     if epochs < 1 or steps < 1:
         raise UserError(
             f"--time-budget: a validation takes {validation_seconds:.0f} s and a step "
-            f"{step_seconds:.1f} s on this machine; allow more time, or fewer validation images "
-            "(--val). The config is written, with its usual epochs"
+            f"{step_seconds:.1f} s on this machine; the config is written with its usual epochs. "
+            "Fix: allow more time, or fewer validation images (--val)"
         )
     return epochs, steps
 
