@@ -21,6 +21,7 @@ from torch import Tensor
 
 from engine import Batch, Panels, StepOutput, TeacherMethod, main
 from model.correlation import CorrelationHead
+from model.network import Network
 from semi.correlation import mean_class_confidence, propagate_regions, region_maps, sample_rows
 from semi.panels import Labels, correlation_panels
 from semi.perturbation import with_dropped_channels
@@ -33,6 +34,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from util import distributed
+from util.config.schema import Config
 from util.config.types import Share
 from util.precision import at_least_float32
 
@@ -50,7 +52,7 @@ class CorrMatch(TeacherMethod):
 
     tau: Tensor
 
-    def __init__(self, model, config):
+    def __init__(self, model: Network, config: Config):
         super().__init__(model, config)
         inputs, width = model.feature_channels[-1], config.model.channels
         self.correlation = CorrelationHead(inputs, width, config.num_classes)
@@ -71,9 +73,11 @@ class CorrMatch(TeacherMethod):
         partner = label_partner(self.labeler, u)
 
         features = self.model.features(torch.cat([x, u["weak"]]))
-        z, z_fp = self.model.decode(with_dropped_channels(features), size).chunk(2)
+        z, z_dropped = self.model.decode(with_dropped_channels(features), size).chunk(2)
         z_corr, correlation = self.correlation(features, z)
-        (z_x, z_w), (z_corr_x, z_corr_w), (_, z_fp) = z.chunk(2), z_corr.chunk(2), z_fp.chunk(2)
+        z_x, z_w = z.chunk(2)
+        z_corr_x, z_corr_w = z_corr.chunk(2)
+        _, z_fp = z_dropped.chunk(2)
 
         features_s = self.model.features(s)
         z_s = self.model.decode(features_s, size)
@@ -84,9 +88,9 @@ class CorrMatch(TeacherMethod):
         mixed = cutmix(own, partner, box)
         if self.options.thresh_init is not None:
             current = mean_class_confidence(own.label, own.conf, mixed.valid, z.shape[1], self.tau)
-            # Share of this micro-batch in the step: the moves of all its parts add up to one.
-            share = len(x) * distributed.world_size() / self.config.batch_size
-            self.tau.lerp_(current, 1 - self.options.thresh_momentum**share)
+            # A micro-batch moves the threshold by its share of the batch: a step moves it once.
+            batch_share = len(x) * distributed.world_size() / self.config.batch_size
+            self.tau.lerp_(current, 1 - self.options.thresh_momentum**batch_share)
 
         propagated = self.propagate(mixed, correlation[len(x) :], features[-1].shape[-2:], box)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dataset.batch import Unlabeled
 from engine import Batch, Panels, StepOutput, main
+from model.network import Network
 from semi.panels import Heat, Labels
 from semi.pseudo_labels import (
     Partner,
@@ -35,6 +36,7 @@ from semi.pseudo_labels import (
 )
 from semi.snapshots import Snapshot, ensemble_logits, snapshot
 from unimatch import UniMatch
+from util.config.schema import Config
 from util.config.types import Natural, Positive, Section, Share
 
 
@@ -64,7 +66,7 @@ class PrevMatch(UniMatch):
         teachers."""
         prev: Annotated[Previous, Field(default_factory=Previous)]
 
-    def __init__(self, model, config):
+    def __init__(self, model: Network, config: Config):
         super().__init__(model, config)
         self.previous: deque[Snapshot] = deque(maxlen=self.options.list_max_len)
         self.epoch = 0

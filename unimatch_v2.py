@@ -17,9 +17,11 @@ import torch
 from torch import nn
 
 from engine import Batch, StepOutput, TeacherMethod, main
+from model.network import Network
 from semi.ema import frozen_copy
 from semi.perturbation import complementary_dropout, draw_complementary
 from semi.pseudo_labels import cutmix, label_partner, label_view, mask_ratio
+from util.config.schema import Config
 
 
 class UniMatchV2(TeacherMethod):
@@ -30,7 +32,7 @@ class UniMatchV2(TeacherMethod):
         """Network that makes the pseudo-labels: `ema`, a moving average of the weights; `self`, the
         trained network (published for change detection). The average is validated in both cases."""
 
-    def __init__(self, model, config):
+    def __init__(self, model: Network, config: Config):
         super().__init__(model, config)
         if self.model_ema is None:
             self.model_ema = frozen_copy(model)

@@ -1,8 +1,10 @@
 """Consistency training: label unlabelled images, mix the labels, learn from them.
 
-Symbols as in the papers: `w` the weak view, `s` a (CutMixed) strong view, `tau` the confidence
-threshold. Pixels in the padding, or without data, are invalid: they get no loss and are not
-counted.
+Symbols, as in the papers: `x`, `y` labelled images and masks; `u` unlabelled images; `w` weak view;
+`s` CutMixed strong view; `fp` weak view with perturbed features; `z_w` logits of view w (and so
+on); `tau` confidence threshold. `own`: pseudo-label of an image itself; `partner`: of its CutMix
+partner; `box`: where a strong view shows the partner. Pixels in the padding, or without data, are
+invalid: they get no loss and are not counted.
 """
 
 from collections.abc import Callable, Iterator
