@@ -1,5 +1,6 @@
 """Names that the script of a method imports: its contract, its batches, and the command."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,14 +11,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "Method", "Panels", "StepOutput", "TeacherMethod", "main"]
 
+HOMES = {
+    "Batch": "dataset.batch",
+    "Method": "engine.method",
+    "Panels": "semi.panels",
+    "StepOutput": "engine.method",
+    "TeacherMethod": "engine.method",
+    "main": "engine.command",
+}
+"""Modules of the names above."""
+
 
 def __getattr__(name: str) -> Any:
     """Import the names above on first use, so that `engine.start` does not load PyTorch."""
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module 'engine' has no attribute '{name}'")
-    from dataset import batch
-    from engine import command, method
-    from semi import panels
-
-    modules = (batch, panels, method, command)
-    return next(vars(module)[name] for module in modules if name in vars(module))
+    return getattr(importlib.import_module(HOMES[name]), name)
