@@ -1,6 +1,5 @@
 """Samplers and loaders; rank and world size determine the samples of a process."""
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
@@ -18,9 +17,8 @@ from dataset.split_files import Splits
 from util.config.schema import Config
 from util.errors import UserError, counted
 from util.interrupt import ignore_signals
+from util.log import logger
 from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files, require_short_tmpdir
-
-logger = logging.getLogger("semi.data")
 
 
 class LoaderProcess(NamedTuple):

@@ -172,8 +172,7 @@ def _with_class_weights(config: Config, labeled: Split) -> Config:
     pixels = distributed.on_main(class_pixels, labeled, config.data)
     weights = CLASS_WEIGHTS[rule](pixels)
     logger.info("class weights: %s", ", ".join(f"{weight:g}" for weight in weights))
-    criterion = config.criterion.model_copy(update={"class_weights": weights})
-    return config.model_copy(update={"criterion": criterion})
+    return config.with_class_weights(weights)
 
 
 def _loaders(

@@ -83,12 +83,12 @@ def step_cost(
         return _step_cost(method_class, config, num_images, per_forward, processes)
     except UserError:
         raise
-    except Exception as error:  # of a version of torch, or of an operation it lacks
+    except Exception as error:  # this torch version, or a missing operation
         frame = traceback.extract_tb(error.__traceback__)[-1]
         line = f"{Path(frame.filename).name}:{frame.lineno}"
         raise UserError(
-            f"cannot be estimated: torch {torch.__version__} cannot run a step of "
-            f"{method_class.__name__} on fake tensors "
+            f"GPU memory and time cannot be estimated: torch {torch.__version__} cannot run a "
+            f"step of {method_class.__name__} on fake tensors "
             f"({line}: {type(error).__name__}: {reason(error)})"
         ) from None
 
@@ -99,9 +99,8 @@ def _step_cost(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     weights = config.criterion.class_weights and (1.0,) * config.num_classes
-    config = config.model_copy(
+    config = config.with_class_weights(weights).model_copy(
         update={
-            "criterion": config.criterion.model_copy(update={"class_weights": weights}),
             "precision": "bfloat16" if config.precision == "auto" else config.precision,
             "channels_last": config.channels_last is not False,  # auto: on a GPU
         }

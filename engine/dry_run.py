@@ -225,7 +225,7 @@ def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> Non
         needs = run_needs(method_class, config, world, workers)
         text = describe_needs(needs, method_class, config, world, steps)
     except UserError as error:
-        text = f"GPU memory and time {error}"
+        text = str(error)
     logger.info("%s", text)
 
 

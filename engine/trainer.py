@@ -87,12 +87,17 @@ class Trainer:
         """Records of the completed epochs, as in metrics.jsonl."""
         self.resumed_from: Path | None = None
         """Checkpoint that the run was resumed from."""
-        self.last_save_epoch_step, self.last_save_time = 0, time.monotonic()
-        """Step of the epoch and time of the last checkpoint."""
-        self.last_decision_run_step, self.last_decision_time = 0, time.monotonic()
-        """Step of the run and time of the last decision whether to stop."""
+        self.last_save_epoch_step = 0
+        """Step of the epoch at the last checkpoint."""
+        self.last_save_time = time.monotonic()
+        """Time of the last checkpoint."""
+        self.last_decision_run_step = 0
+        """Step of the run at the last decision whether to stop."""
+        self.last_decision_time = time.monotonic()
+        """Time of the last decision whether to stop."""
         self.is_slow = True
-        """True if the mean step time then exceeded `SLOW_STEP_SECONDS`, or is not known yet."""
+        """True if steps took longer than `SLOW_STEP_SECONDS` on average at the last decision, or
+        none was taken yet."""
 
     @property
     def steps_done(self) -> int:

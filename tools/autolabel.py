@@ -82,8 +82,7 @@ def with_rule_of_class_weights(config: Config, args: argparse.Namespace) -> Conf
     rule = starts[-1].class_weights if starts else None
     if args.config or is_set("criterion.class_weights", args.set) or not isinstance(rule, str):
         return config
-    criterion = config.criterion.model_copy(update={"class_weights": rule})
-    return config.model_copy(update={"criterion": criterion})
+    return config.with_class_weights(rule)
 
 
 def write_results(

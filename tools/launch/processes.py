@@ -171,7 +171,10 @@ class Launch:
         port = 0 if args.standalone else args.master_port
         if nodes > 1:
             print(f"waiting for {nodes} machines on {address}:{port}", file=sys.stderr, flush=True)
-        require_free_port(port) if node == 0 else wait_for_port(address, port)
+        if node == 0:
+            require_free_port(port)
+        else:
+            wait_for_port(address, port)
         self.store = TCPStore(
             address, port, is_master=node == 0, timeout=rendezvous_timeout(), wait_for_workers=False
         )
@@ -241,7 +244,8 @@ def wait_for_port(address: str, port: int) -> None:
     end = time.monotonic() + rendezvous_timeout().total_seconds()
     while True:
         try:
-            return socket.create_connection((address, port), timeout=5).close()
+            socket.create_connection((address, port), timeout=5).close()
+            return
         except OSError as error:
             if time.monotonic() > end:
                 raise UserError(

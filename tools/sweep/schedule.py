@@ -119,8 +119,7 @@ def _resolved(config: Config, run: Run) -> Config:
     rule, weights = config.criterion.class_weights, run.config.criterion.class_weights
     recorded = run.starts[-1].class_weights  # None: by an older version
     if isinstance(rule, str) and weights and recorded in (rule, None):
-        criterion = config.criterion.model_copy(update={"class_weights": weights})
-        config = config.model_copy(update={"criterion": criterion})
+        config = config.with_class_weights(weights)
     return config
 
 

@@ -303,3 +303,7 @@ class Config(Section):
     @property
     def num_classes(self) -> int:
         return len(self.data.classes)
+
+    def with_class_weights(self, weights: Weights | None) -> "Config":
+        criterion = self.criterion.model_copy(update={"class_weights": weights})
+        return self.model_copy(update={"criterion": criterion})
