@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
-from dataset.file_content import SAMPLES, has_one_channel, has_pages, pillow_image, read_content
+from dataset.file_content import has_one_channel, has_pages, pillow_image, read_content
 from dataset.image_files import is_deep, reading
 from dataset.tiff import FileBands, tiff_bands
 from util.config.data import Bands, Data
@@ -52,14 +53,14 @@ def bands_of(path: Path) -> FileBands:
             return tiff_bands(path)
         with image:
             if isinstance(image, TiffImageFile) and (
-                image.tag_v2.get(SAMPLES, 1) not in (1, 3) or has_pages(image)
+                image.tag_v2.get(Tag.SamplesPerPixel, 1) not in (1, 3) or has_pages(image)
             ):  # Pillow hides some bands or pages
                 return tiff_bands(path)
             return FileBands("grey" if has_one_channel(image) else "rgb")
 
 
 def is_grey(path: Path) -> bool:
-    """Return whether the header of an image names one band; False for an unreadable file."""
+    """Return True if the header of an image names one band; False for an unreadable file."""
     try:
         return bands_of(path).names == "grey"
     except UserError:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
 
 from dataset import tiff
 from dataset.image_files import (
@@ -21,9 +22,6 @@ from dataset.image_files import (
 from util.config.label_map import MAX_VALUE
 from util.errors import UserError
 
-BITS, COMPRESSION, COLOURS, SAMPLES, PLANAR, FORMAT = 258, 259, 262, 277, 284, 339
-"""TIFF tags: BitsPerSample, Compression, PhotometricInterpretation, SamplesPerPixel,
-PlanarConfiguration, SampleFormat."""
 WHITE_IS_ZERO, SIGNED = 0, 2
 """Values of the tags PhotometricInterpretation and SampleFormat."""
 TIFF_JPEG = (6, 7)
@@ -127,7 +125,8 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     is_lossy = _is_lossy(image, path)
     if image.format != "TIFF":
         return Content(decode(image), bits=bits, is_lossy=is_lossy)
-    nodata = image.tag_v2.get(tiff.GDAL_NODATA_TAG)  # type: ignore[attr-defined]
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    nodata = tags.get(tiff.GDAL_NODATA_TAG)
     masks = []
     if has_pages(image):
         orientation = orientation_of(image)
@@ -135,7 +134,7 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     pixels = decode(image)
     if "A" in pixels.getbands():
         masks.append(np.asarray(pixels.getchannel("A")))
-    white = image.tag_v2.get(COLOURS) == WHITE_IS_ZERO  # type: ignore[attr-defined]
+    white = tags.get(Tag.PhotometricInterpretation) == WHITE_IS_ZERO
     is_inverted = white and pixels.mode == "L"
     values = np.asarray(pixels) // (255 // (2**bits - 1)) if bits in (2, 4) else np.asarray(pixels)
     content = Content(pixels, bits=bits, is_lossy=is_lossy, is_inverted=is_inverted)
@@ -213,7 +212,7 @@ def stored_kind(path: Path) -> tuple[str, int]:
 
 
 def may_lack_data(path: Path) -> bool:
-    """Return whether `read_content` may find pixels without data in a file: in a TIFF, or by a
+    """Return True if `read_content` may find pixels without data in a file: in a TIFF, or by a
     sidecar mask. Raises as it does for an unreadable header."""
     if path.suffix.lower() in tiff.TIFF_SUFFIXES or os.path.isfile(f"{path}.msk"):
         return True
@@ -222,17 +221,17 @@ def may_lack_data(path: Path) -> bool:
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Return whether a PNG has 16 bits and colour or alpha; Pillow reads 8 bits of these."""
+    """Return True if a PNG has 16 bits and colour or alpha; Pillow reads 8 bits of these."""
     return image.format == "PNG" and image.mode in ("RGB", "RGBA") and "16" in _raw_mode(image)
 
 
 def has_one_channel(image: Image.Image) -> bool:
-    """Return whether an opened file has one channel (and maybe alpha), and no palette."""
+    """Return True if an opened file has one channel (and maybe alpha), and no palette."""
     return image.mode in ("1", "L", "LA", "F") or "LA" in _raw_mode(image) or image.mode[0] == "I"
 
 
 def has_pages(image: Image.Image) -> bool:
-    """Return whether an opened TIFF has further pages, of any kind."""
+    """Return True if an opened TIFF has further pages, of any kind."""
     return bool(image.tag_v2.next)  # type: ignore[attr-defined]
 
 
@@ -248,16 +247,16 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
-    """Return whether Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
+    """Return True if Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
     uncompressed planes of more than 8 bits, and compressed big-endian numbers, whose bytes Pillow
     swaps once too often; several bands of 8 bits, unless Pillow reads only the first."""
     tags = image.tag_v2  # type: ignore[attr-defined]
-    bits, is_compressed = tags.get(BITS, (1,)), tags.get(COMPRESSION, 1) != 1
-    in_planes = tags.get(PLANAR, 1) == 2
-    if max(len(bits), tags.get(SAMPLES, 1)) > 1:
+    bits, is_compressed = tags.get(Tag.BitsPerSample, (1,)), tags.get(Tag.Compression, 1) != 1
+    in_planes = tags.get(Tag.PlanarConfiguration, 1) == 2
+    if max(len(bits), tags.get(Tag.SamplesPerPixel, 1)) > 1:
         reads_first_only = image.mode == "L" or (image.mode == "LA" and in_planes)
         return max(bits) <= 8 and not reads_first_only
-    is_signed_byte = bits[0] == 8 and tags.get(FORMAT, (1,))[0] == SIGNED
+    is_signed_byte = bits[0] == 8 and tags.get(Tag.SampleFormat, (1,))[0] == SIGNED
     is_swapped = is_compressed and _raw_mode(image).endswith(("BS", "BF"))
     is_raw_planes = in_planes and not is_compressed and bits[0] > 8
     return not is_raw_planes and not is_signed_byte and not is_swapped
@@ -277,7 +276,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _is_lossy(image: ImageFile.ImageFile, path: Path) -> bool:
     if image.format == "TIFF":
-        return image.tag_v2.get(COMPRESSION, 1) in TIFF_JPEG  # type: ignore[attr-defined]
+        return image.tag_v2.get(Tag.Compression, 1) in TIFF_JPEG  # type: ignore[attr-defined]
     if image.format == "WEBP":
         return _webp_codec(path.read_bytes()) == b"VP8 "
     return image.format in ("JPEG", "MPO")

@@ -37,7 +37,7 @@ def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Return whether an image has one channel of more than 8 bits, which Pillow clips at 255."""
+    """Return True if an image has one channel of more than 8 bits, which Pillow clips at 255."""
     return image.mode.startswith("I") or image.mode == "F"
 
 
@@ -158,7 +158,7 @@ def size_mismatch(
 def is_in_stored_orientation(
     image: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> bool:
-    """Return whether a mask has the size of its image before its EXIF orientation is applied."""
+    """Return True if a mask has the size of its image before its EXIF orientation is applied."""
     return (
         image_size != mask_size == image_size[::-1]
         and exif_orientation(image) in SIDEWAYS_ORIENTATIONS

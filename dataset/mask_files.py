@@ -189,14 +189,14 @@ def _pixels_with_data(mask: Content) -> np.ndarray:
 
 
 def has_values(mask: Content) -> bool:
-    """Return whether a mask has one channel (and maybe alpha), not colours."""
+    """Return True if a mask has one channel (and maybe alpha), not colours."""
     if isinstance(mask.pixels, np.ndarray):
         return mask.pixels.ndim == 2
     return mask.mode in ("1", "L", "LA", "P", "F") or mask.mode.startswith("I")
 
 
 def is_deep_mask(mask: Content) -> bool:
-    """Return whether a mask of one channel has more than 8 bits."""
+    """Return True if a mask of one channel has more than 8 bits."""
     return has_values(mask) and mask.mode not in ("1", "L", "LA", "P")
 
 

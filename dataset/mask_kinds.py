@@ -108,7 +108,7 @@ def mask_format(
 def _has_default_palette(
     colours: Mapping[int, int], classes: Mapping[int, int], labels: LabelLookup
 ) -> bool:
-    """Return whether each value of a class has the colour that this program gives the class."""
+    """Return True if each value of a class has the colour that this program gives the class."""
     by_class = packed(np.array(palette(labels.data), np.uint8)).tolist()
     pairs = [(classes[value], colour) for value, colour in colours.items()]
     return all(index >= len(by_class) or by_class[index] == colour for index, colour in pairs)
@@ -134,7 +134,7 @@ def disagreement(masks: Iterable[MaskFormat]) -> str:
 
 
 def _is_one_class_each(masks: Iterable[MaskFormat]) -> bool:
-    """Return whether each colour means one class, as with a label_map `{0: 0, 1: 1, 255: 1}`."""
+    """Return True if each colour means one class, as with a label_map `{0: 0, 1: 1, 255: 1}`."""
     labels: dict[int, set[int]] = {}
     for mask in masks:
         for value, colour in mask.colours.items():

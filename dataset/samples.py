@@ -148,7 +148,7 @@ def _split(line: str, columns: list[str]) -> list[str]:
 
 
 def leaves_folder(path: str) -> bool:
-    """Return whether a path leaves the folder that it is relative to."""
+    """Return True if a path leaves the folder that it is relative to."""
     return os.path.isabs(path) or (".." in path and ".." in Path(path).parts)
 
 
@@ -160,5 +160,5 @@ def volume_of(image: str, pattern: str) -> str:
 
 
 def mentions_image(line: str) -> bool:
-    """Return whether a word of a line has the suffix of an image; else messages do not quote it."""
+    """Return True if a word of a line has the suffix of an image; else messages do not quote it."""
     return any(part.lower().endswith(tuple(IMAGE_SUFFIXES)) for part in line.split())

@@ -220,7 +220,7 @@ def write_split_files(files: Mapping[Path, Sequence[str]]) -> list[str]:
 
 
 def holds_split(path: Path, expected: Fingerprint) -> bool:
-    """Return whether a file holds the expected lines; raises `UserError` for other lines."""
+    """Return True if a file holds the expected lines; raises `UserError` for other lines."""
     try:
         found = fingerprint(path.read_bytes())
     except FileNotFoundError:

@@ -209,7 +209,7 @@ def _refuse_to_overwrite(run_dir: RunDir, source: Path | None = None) -> None:
     own = next((path for path in lost if source and path.resolve() == source.resolve()), None)
     if own:  # the same run continues: only later checkpoints would be lost
         lost = [path for path in lost[: lost.index(own)] if path in latest]
-        if own in bests:  # of several networks, each with its best epoch
+        if own in bests:  # several networks have best epochs of their own
             lost += [path for path in bests if path != own and _epoch(path) > _epoch(own)]
     if not lost:
         return

@@ -68,7 +68,7 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
         except UserError:  # the network's batch norm needs more images
             break
     loaded = workers * (WORKER_BYTES + PREFETCHED_BATCHES * cost.batch)
-    kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # as previous models
+    kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # snapshots of previous models
     host = int(PROCESS_BYTES + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
     return Needs(cost, largest_batch(peaks), host, cost.checkpoint * (3 + cost.networks))
 

@@ -64,7 +64,7 @@ class WandB:
                 dir=str(folder),
                 config=config.model_dump(mode="json"),
             )
-        except Exception as error:  # of wandb, the network or the service
+        except Exception as error:  # raised by wandb, the network or the service
             raise UserError(
                 f"log.trackers: wandb cannot start ({reason(error)}). Fix: set "
                 "WANDB_MODE=offline, which needs neither network nor login"

@@ -209,7 +209,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
         _adopt_layout(optimizer)
         _start_momentum(optimizer)
-    except Exception as error:  # of torch, on an odd state
+    except Exception as error:  # torch rejects a malformed state
         raise UserError(
             f"{source}: not the optimizer's state of this network ({reason(error)}); expected a "
             "checkpoint of the same config"

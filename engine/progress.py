@@ -40,7 +40,7 @@ class Means:
         """Continue from a `state`, on `device`: processes exchange sums that are on their GPUs."""
         state = state or {"sums": {}, "count": 0}
         self._count: int = state["count"]
-        finite = state.get("finite", {})  # of an older version: all values
+        finite = state.get("finite", {})  # older versions counted all values
         self._sums: dict[str, Tensor] = {
             name: torch.stack([v, finite.get(name, torch.full_like(v, self._count))]).to(device)
             for name, v in state["sums"].items()

@@ -141,7 +141,7 @@ class RunDir:
                 if self._lock and not any(p.name != "run.lock" for p in self.path.iterdir()):
                     (self.path / "run.lock").unlink()
                 for folder in self._created:
-                    folder.rmdir()  # which fails where anything is in it
+                    folder.rmdir()  # fails for a folder that is not empty
         if self._lock:
             with suppress(OSError):  # a full disk, which was reported
                 self._lock.close()
@@ -227,7 +227,7 @@ class RunDir:
 
     @_on_main
     def save(self, state: dict[str, Any]) -> None:
-        """Write the latest checkpoint, its history, and its other names in the background.
+        """Write latest.pth, metrics.jsonl and the links to best checkpoints, in the background.
 
         Returns when everything is copied; raises `UserError` when the checkpoint before could not
         be written.
@@ -246,9 +246,9 @@ class RunDir:
 
     @_writing
     def restore(self, state: dict[str, Any]) -> None:
-        """Write what follows from the latest checkpoint: its history and the best checkpoints.
+        """Write what follows from latest.pth: metrics.jsonl and the links to best checkpoints.
 
-        The history comes last: with it, a run counts as finished.
+        metrics.jsonl comes last: with it, a run counts as finished.
         """
         for name, best in state["best"].items():
             if best["epoch"] == state["epoch"] and not state["done"]:

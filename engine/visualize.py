@@ -83,14 +83,14 @@ def without_side_effects(trainer: "Trainer") -> Iterator[None]:
 
 
 def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
-    """Draw image, truth and predictions of all networks, for images spread over the split."""
+    """Draw image, ground truth and all predictions, for images spread over the split."""
     assert isinstance(trainer.val_loader.dataset, EvaluationSet)
     images = trainer.val_loader.dataset.images
     for index in evenly_spaced(range(len(images)), trainer.config.log.pictures):
         pixels, truth = images[index]
         sheet = Sheet(trainer.config.data)
         sheet.sample("image", pixels)
-        sheet.labels("truth", np.array(truth))
+        sheet.labels("ground truth", np.array(truth))
         for name, network in trainer.method.eval_models().items():
             predicted = Predictor(network, trainer.config, trainer.device).mask(pixels)
             sheet.labels(f"prediction, {name}", predicted)
@@ -238,7 +238,7 @@ def _marked(picture: Image.Image, points: np.ndarray | None) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     radius = 3
     last = np.array(picture.size) - 1
-    for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border, too
+    for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border
         around = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(around, fill=MARK_COLOUR, outline="white", width=1)
     return picture

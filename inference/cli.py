@@ -58,8 +58,8 @@ def checkpoint_parser(description: str | None, *examples: str, predicts: bool = 
 
 
 NOT_COMPARED = ("data.classes", "evaluation.select")
-"""Score keys of no concern for a trained network: loading it compares the classes, and `select` has
-chosen its checkpoint."""
+"""Keys that change scores in training only: loading a network compares the classes, and `select`
+chose its checkpoint."""
 
 
 def checkpoint_and_config(args: argparse.Namespace) -> tuple[Path, Config]:

@@ -41,7 +41,7 @@ def predict_images(
     missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)
     writer.areas.start(missing)
     errors: list[UserError] = []
-    modes: list[str] = []  # of the predicted images
+    modes: list[str] = []  # mode of each predicted image
     try:
         for name, files in tqdm(missing.items(), unit="image", disable=None, leave=False):
             with collect_errors(errors, files[0]):

@@ -105,7 +105,7 @@ class Segmenter:
         if isinstance(image, str | os.PathLike):
             return read_bands(Path(image), data)
         if isinstance(image, Image.Image):
-            void = _void_of(image)  # of a TIFF, which is rotated when it is decoded
+            void = _void_of(image)  # nodata of a TIFF; decoding rotates the image
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None

@@ -95,7 +95,7 @@ def _unet(model_config: Model, num_classes: int, in_channels: int) -> Network:
 
 
 def is_backbone(name: str) -> bool:
-    """Return whether timm, or `CNNS_NOT_IN_TIMM`, has a model of this name."""
+    """Return True if timm, or `CNNS_NOT_IN_TIMM`, has a model of this name."""
     return name in CNNS_NOT_IN_TIMM or timm.is_model(name)
 
 

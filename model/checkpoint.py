@@ -134,7 +134,7 @@ def load(path: Path) -> Any:
         if _count_values(state, {}) > MAX_VALUES:
             raise ValueError(f"it would unfold to more than {MAX_VALUES} values")
         nonfinite = nonfinite_tensors(state)
-    except Exception as error:  # of torch, on odd tensors
+    except Exception as error:  # torch raises various errors for malformed tensors
         raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
     if nonfinite:
         raise UserError(
@@ -153,7 +153,7 @@ def _load(path: Path) -> Any:
                 if (member := archive.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {member}")
         with torch.serialization.safe_globals(_NUMPY_SCALAR), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch, about its own reader
+            warnings.simplefilter("ignore")  # torch warns about its own reader
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint") from None
@@ -161,7 +161,7 @@ def _load(path: Path) -> Any:
         raise UserError(
             f"{path}: damaged, or holds more than tensors, numbers and names; not loaded"
         ) from None
-    except Exception as error:  # of the reader, on damaged bytes
+    except Exception as error:  # readers raise any exception for damaged bytes
         raise UserError(f"{path}: not a readable checkpoint ({reason(error)})") from None
 
 
@@ -224,7 +224,7 @@ def load_weights(module: nn.Module, state: Mapping[str, Any], path: object) -> N
         )
     try:
         module.load_state_dict(state)
-    except Exception as error:  # of torch or the method, on an odd state
+    except Exception as error:  # torch or the method rejects a malformed state
         kind = type(module).__name__
         raise UserError(f"{path}: cannot be loaded into {kind} ({reason(error)})") from None
 

@@ -20,7 +20,7 @@ def use_cache_if_offline() -> None:
     constants.HF_HUB_OFFLINE = OFFLINE_BY_USER  # an earlier failure may have passed
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # of any client
+    except Exception:  # any HTTP client's error
         constants.HF_HUB_OFFLINE = True
 
 
@@ -56,7 +56,7 @@ def hub_folder(name: str, option: str) -> Path:
         folder = huggingface_hub.snapshot_download(
             match[1], revision=match[2], allow_patterns=patterns
         )
-    except Exception as error:  # of the network, the hub or its client
+    except Exception as error:  # raised by the network, the hub or its client
         problem = reason(error)
         if constants.HF_HUB_OFFLINE:
             problem = "the hub cannot be reached, and its cache has no such folder"

@@ -53,7 +53,7 @@ def hub_weights(name: str) -> Mapping[str, Tensor]:
     use_cache_if_offline()
     try:
         donor: Any = timm.create_model(name, pretrained=True)
-    except Exception as error:  # of the network, the hub or its client
+    except Exception as error:  # raised by the network, the hub or its client
         raise UserError(
             f"model.pretrained: hub weights of '{name}' cannot be loaded ({reason(error)}). Fix: "
             f"put them into {PRETRAINED_FOLDER / name}.pth and --set model.pretrained=file, or "

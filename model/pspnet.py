@@ -46,7 +46,7 @@ class PSPHead(nn.Module):
         )
 
     def context(self, x: Tensor) -> Tensor:
-        """`[B, inputs / 4, h, w]`."""
+        """Return `[B, inputs / 4, h, w]`."""
         return self.conv5[:4](x)
 
     def classify(self, x: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ def compared_rows(
     images, masks = zip(*map(Reader(data).image_and_mask, samples), strict=True)
     dates = zip(*(rgb_previews(pixels, data) for pixels in images), strict=True)
     rows = dict(zip(("image", "later image"), map(list, dates), strict=False))
-    *_, last = rows.values()  # of pairs, the later images
+    *_, last = rows.values()  # the later date of pairs
     predictions = {"ground truth": list(map(np.array, masks))}
     for name, path in checkpoints.items():
         config = configs[name]

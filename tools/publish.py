@@ -155,7 +155,7 @@ def model_card(run: Run, scores: Validation, **facts: Any) -> str:
     }
     if scores.absent:
         means["mIoU of the classes present"] = f"{scores.miou_present:.2f}"
-    if scores.dice is not None:  # of volumes
+    if scores.dice is not None:  # volumes only
         means["mean Dice without class 0"] = f"{scores.score('dice', data.classes):.2f}"
         by_class["volume Dice"] = [f"{dice:.2f}" for dice in scores.dice]
     splits = [[name, digest.images, f"`{digest.sha256}`"] for name, digest in run.digests.items()]

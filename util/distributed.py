@@ -83,7 +83,7 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 
 def is_restart() -> bool:
-    """Return whether this process replaces one that ended: restarted by tools.launch, or in a job
+    """Return True if this process replaces one that ended: restarted by tools.launch, or in a job
     that Slurm queued again."""
     return any(int(os.environ.get(count, 0)) for count in (RESTARTS, "SLURM_RESTART_COUNT"))
 

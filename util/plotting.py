@@ -174,10 +174,10 @@ def heat_map(
 
 
 def draw_confusion_matrix(confusion: np.ndarray, classes: Sequence[str]) -> "Figure":
-    """Draw a confusion matrix `[C, C]` in pixels (rows: truth) as shares of the truth."""
+    """Draw a confusion matrix `[C, C]` in pixels (rows: ground truth) as shares of its rows."""
     shares = 100 * confusion / confusion.sum(1, keepdims=True).clip(min=1)
     title = "share of each class's pixels (%)"
-    return heat_map(shares, classes, classes, title, ("prediction", "truth"), is_square=True)
+    return heat_map(shares, classes, classes, title, ("prediction", "ground truth"), is_square=True)
 
 
 @chart

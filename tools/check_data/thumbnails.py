@@ -126,7 +126,7 @@ def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], n
     stored = read_mask(sample.mask_file, data.max_megapixels)
     try:
         codes = reader.labels.codes(stored, sample.mask_file)
-    except UserError:  # of a wrong mode
+    except UserError:  # wrong mode
         shown = [stored.pixels.convert("RGB")] if isinstance(stored.pixels, Image.Image) else []
         return [*dates, *shown], None
     classes = reader.labels.class_of(codes)  # UNKNOWN for values without a class

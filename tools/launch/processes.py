@@ -221,7 +221,7 @@ def first_to_fail(codes: dict[int, int]) -> int:
 
 
 def is_killed(code: int) -> bool:
-    """Return whether a process was ended by a signal other than a request to stop."""
+    """Return True if a process was ended by a signal other than a request to stop."""
     return code < 0 and -code not in SIGNALS
 
 

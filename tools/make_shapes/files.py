@@ -81,7 +81,7 @@ def generate(
 
 
 def _is_there(root: Path, settings: dict[str, int]) -> bool:
-    """Return whether the root holds this dataset; raises `UserError` if it holds another."""
+    """Return True if the root holds this dataset; raises `UserError` if it holds another."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     differences = ["something else"]  # such as pairs instead of single images

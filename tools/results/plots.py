@@ -55,7 +55,7 @@ def write_figures(table: pd.DataFrame, folder: Path, score: str, at: str) -> Non
     for (panel, partition, _), rows in table.groupby([*PANEL, "class_names"], sort=False):
         heading = f"{panel}, {partition}"
         name = re.sub(r"[^\w.]+", "_", heading).strip("_")
-        if f"classes_{name}" in figures:  # of runs with other classes
+        if f"classes_{name}" in figures:  # runs with other classes have the same heading
             name += f"_{sum(figure.startswith(f'classes_{name}') for figure in figures) + 1}"
         measure = "Dice" if score == "dice" else "IoU"
         figures[f"classes_{name}"] = class_scores(rows, heading, measure)

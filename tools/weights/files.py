@@ -98,7 +98,7 @@ def identify_files(args: argparse.Namespace) -> int:
 
 
 def _check(target: str, args: argparse.Namespace) -> bool:
-    """Identify a file; return whether training can read it."""
+    """Identify a file; return True if training can read it."""
     is_name = is_backbone(target)
     path = _path(args, target) if is_name and not os.path.exists(target) else Path(target)
     if is_name and not path.exists():

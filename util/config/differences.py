@@ -54,7 +54,7 @@ SCORE_KEYS = (
     "evaluation.volume_pattern",
     "evaluation.window_border",
 )
-"""Keys whose change makes validation scores before and after it incomparable."""
+"""Keys that, if changed, make earlier validation scores incomparable."""
 
 
 def flat_settings(

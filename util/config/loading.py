@@ -210,7 +210,7 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
 
 
 def is_section(annotation: Any) -> bool:
-    """Return whether a key holds a section, and no other form of value."""
+    """Return True if a key holds a section, and no other form of value."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

@@ -304,6 +304,7 @@ class Config(Section):
     def num_classes(self) -> int:
         return len(self.data.classes)
 
-    def with_class_weights(self, weights: Weights | None) -> "Config":
+    def with_class_weights(self, weights: str | tuple[float, ...] | None) -> "Config":
+        """Return the config with a rule or numbers as `criterion.class_weights`."""
         criterion = self.criterion.model_copy(update={"class_weights": weights})
         return self.model_copy(update={"criterion": criterion})

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def is_instances(tree: object) -> bool:
-    """Return whether a JSON file has COCO's layout; captions have no categories."""
+    """Return True if a JSON file has COCO's layout; captions have no categories."""
     return (
         isinstance(tree, dict)
         and {"images", "annotations"} <= tree.keys()

@@ -23,7 +23,7 @@ FURTHER = "further annotations of one task"
 
 
 def is_label_studio(tree: object) -> bool:
-    """Return whether a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
+    """Return True if a JSON file holds tasks: with annotations, or with regions (JSON-MIN)."""
     tasks = tree if isinstance(tree, list) else [tree]
     return bool(tasks) and all(
         isinstance(task, dict)
@@ -51,7 +51,7 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
 
 
 def _is_min(task: Any) -> bool:
-    """Return whether a task has JSON-MIN's layout: regions below the names of tags."""
+    """Return True if a task has JSON-MIN's layout: regions below the names of tags."""
     return (
         isinstance(task, dict)
         and "data" not in task

@@ -43,7 +43,7 @@ def _read_array(file: Path) -> Dense:
 
 
 def _is_hdf5(file: Path) -> bool:
-    """Return whether MATLAB wrote a file with -v7.3: HDF5 after a header of text."""
+    """Return True if MATLAB wrote a file with -v7.3: HDF5 after a header of text."""
     with file.open("rb") as content:
         return b"MATLAB 7.3" in content.read(HEADER)
 
@@ -78,7 +78,7 @@ def _own_arrays(variables: dict[str, Any], before: str = "") -> dict[str, np.nda
 
 
 def _are_labels(values: np.ndarray) -> bool:
-    """Return whether an array is `[H, W]` of whole numbers, at least 0."""
+    """Return True if an array is `[H, W]` of whole numbers, at least 0."""
     if values.ndim != 2 or min(values.shape) < 2 or values.dtype.kind not in "biuf":
         return False
     whole = np.all(np.isfinite(values)) and np.all(values == np.round(values))

@@ -91,7 +91,7 @@ def _check(points: np.ndarray, height: int, width: int, margin: float = MARGIN) 
 
 
 def bitmap(covered: np.ndarray) -> Rle:
-    """`[H, W]`, bool."""
+    """Encode a bool mask `[H, W]`."""
     return rle.encode(np.asfortranarray(covered, np.uint8))
 
 
@@ -157,7 +157,7 @@ def _decompressed(counts: str) -> list[int]:
 
 
 def decoded(found: Rle) -> np.ndarray:
-    """`[H, W]`, bool."""
+    """Return the bool mask `[H, W]`."""
     return rle.decode(found).astype(bool)
 
 

@@ -21,7 +21,7 @@ from tools.prepare.official.run import Dataset, FileToMake, Plan, SampleSet, Tas
 from util.optional import import_optional
 
 HDF5 = Download(
-    "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", sign="data/slices"
+    "ACDC.zip", "ACDC", "github.com/HiLab-git/SSL4MIS, UniMatch's README", marker_path="data/slices"
 )
 CLASSES = 4
 PARTITIONS = {"1": {99}, "3": {38, 50, 99}, "7": {21, 38, 49, 50, 58, 99, 100}}

@@ -7,7 +7,7 @@ ADE = Download(
     "ADEChallengeData2016.zip",
     "ADEChallengeData2016",
     "MIT Scene Parsing Benchmark: sceneparsing.csail.mit.edu",
-    sign="annotations/training",
+    marker_path="annotations/training",
 )
 
 

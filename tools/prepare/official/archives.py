@@ -36,7 +36,7 @@ class Download(NamedTuple):
     folder: str
     """Folder that it unpacks to; "" if its name varies."""
     page: str
-    sign: str = ""
+    marker_path: str = ""
     """A path in that folder that other downloads lack."""
 
 
@@ -53,7 +53,7 @@ class Member(NamedTuple):
     """Bytes of a packed file."""
 
     def read(self, largest: int = LARGEST) -> Any:
-        """Return its bytes; or the path of an unpacked file, which can be linked.
+        """Return the member's bytes, or the path of an unpacked file, which can be linked.
 
         Raises `UserError` for more than `largest` bytes.
         """
@@ -71,12 +71,12 @@ class Member(NamedTuple):
                 return file.read(size + 1)  # unpacks no more than the archive states
 
     def load(self, largest: int) -> bytes:
-        """Return its bytes, also of an unpacked file; raises as `read` does."""
+        """Return the member's bytes, also of an unpacked file; raises as `read` does."""
         content = self.read(largest)
         return content.read_bytes() if isinstance(content, Path) else content
 
     def text(self) -> str:
-        """Return its text; raises `UserError` as `read` does, and for other encodings."""
+        """Return the member's text; raises `UserError` as `read` does, and for other encodings."""
         with self.reporting("is not UTF-8 text"):
             return self.load(LARGEST_TEXT).decode()
 
@@ -188,7 +188,8 @@ def read_zip(path: Path, title: str, folder: str, file: IO[bytes] | None = None)
 
 
 def _open_zipped(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> IO[bytes]:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # of bounded chunks
+    # Other methods could unpack a chunk to any size.
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile(f"{info.filename} is compressed in an unusual way")
     return packed.open(info)
 
@@ -216,7 +217,7 @@ def find(source: Path, download: Download) -> Archive | None:
 
     The archive is preferred: it is complete or visibly damaged; a folder may be half unpacked.
     """
-    title, folder, _, sign = download
+    title, folder, _, marker_path = download
     packed = source / title
     if packed.is_file():
         print(f"reading {packed}", flush=True)
@@ -231,10 +232,10 @@ def find(source: Path, download: Download) -> Archive | None:
     top = title.partition(".")[0]
     clone = top.removesuffix("-master")
     candidates = [source / folder, source / top / folder, source / clone / folder]
-    if sign:
+    if marker_path:
         candidates += [source / top, source]
     for path in (inner for p in candidates for inner in (p / p.name, p)):  # gtFine/gtFine, gtFine
-        if path.is_dir() and (path / sign).exists():
+        if path.is_dir() and (path / marker_path).exists():
             print(f"reading {path}", flush=True)
             return unpacked(path, title, source)
     return None

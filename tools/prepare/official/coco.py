@@ -20,10 +20,13 @@ from tools.prepare.official.run import Dataset, FileToMake, Plan, SampleSet, Tas
 PAGE = "cocodataset.org, Download"
 IMAGES = {split: Download(f"{split}.zip", split, PAGE) for split in ("train2017", "val2017")}
 INSTANCES = Download(
-    "annotations_trainval2017.zip", "annotations", PAGE, sign="instances_val2017.json"
+    "annotations_trainval2017.zip", "annotations", PAGE, marker_path="instances_val2017.json"
 )
 PANOPTIC = Download(
-    "panoptic_annotations_trainval2017.zip", "annotations", PAGE, sign="panoptic_val2017.json"
+    "panoptic_annotations_trainval2017.zip",
+    "annotations",
+    PAGE,
+    marker_path="panoptic_val2017.json",
 )
 THINGS = 80
 OTHER = "is not COCO's annotations of 2017"

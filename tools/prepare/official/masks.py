@@ -19,7 +19,7 @@ def open_bytes(data: bytes) -> Image.Image:
 
 
 def read_indices(data: bytes) -> np.ndarray:
-    """[H, W] uint8. Raises `ValueError` for a mask in colour or of 16 bits."""
+    """Return class indices `[H, W]`, uint8; raises `ValueError` for colours or 16 bits."""
     with open_bytes(data) as image:
         if image.mode not in ("L", "P"):
             raise ValueError(f"mode {image.mode}, expected one channel of 8 bits")
@@ -27,7 +27,7 @@ def read_indices(data: bytes) -> np.ndarray:
 
 
 def png(indices: np.ndarray) -> bytes:
-    """Return a grey PNG file of [H, W] indices, uint8."""
+    """Return a grey PNG file of indices `[H, W]`, uint8."""
     out = BytesIO()
     Image.fromarray(indices).save(out, "PNG")
     return out.getvalue()

@@ -13,13 +13,13 @@ VOC = Download(
     "VOCtrainval_11-May-2012.tar",
     "VOCdevkit/VOC2012",
     "PASCAL VOC 2012, development kit: host.robots.ox.ac.uk/pascal/VOC/voc2012",
-    sign=LISTS,
+    marker_path=LISTS,
 )
 SBD = Download(
     "benchmark.tgz",
     "benchmark_RELEASE/dataset",
     "Semantic Boundaries Dataset and Benchmark, Berkeley",
-    sign="cls",
+    marker_path="cls",
 )
 READY = Download(
     "SegmentationClassAug.zip",

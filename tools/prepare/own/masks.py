@@ -162,7 +162,7 @@ def _values(files: Sequence[MaskFile], in_colour: bool) -> dict[str, Value]:
 
 
 def _by_kind(files: Sequence[MaskFile]) -> bool:
-    """Return whether colours define the classes of masks of several kinds."""
+    """Return True if colours define the classes of masks of several kinds."""
     found = agreement(
         (file.mode, {v: file.colours[v] for v in file.pixels if v in file.colours})
         for file in files
