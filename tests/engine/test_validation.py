@@ -14,9 +14,8 @@ def test_a_class_that_collapses_is_reported_once():
     iou, said = [3.0, 0.0, 0.0, 0.0, 0.0], []
     for number in range(1, 6):
         said.append(collapse_warning(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
-    assert said[:2] == ["", ""] and said[4] == ""
-    assert said[2].startswith("no pseudo-labels for 3 validations: plant. What to try: docs/")
-    assert said[3].startswith("IoU 0 for 3 validations: weed. What to try: docs/")
+    assert [bool(text) for text in said] == [False, False, True, True, False]
+    assert "plant" in said[2] and "weed" in said[3] and "plant" not in said[3]
 
 
 def test_a_class_that_no_mask_holds_is_not_judged():
@@ -25,4 +24,4 @@ def test_a_class_that_no_mask_holds_is_not_judged():
 
 def test_validations_without_pseudo_labels():
     records = [{"iou": [1.0, 1.0, 0.0]}] * 3
-    assert collapse_warning(CLASSES, [5, 5, 5], records).startswith("IoU 0 for 3 validations: weed")
+    assert "weed" in collapse_warning(CLASSES, [5, 5, 5], records)

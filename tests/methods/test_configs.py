@@ -1,7 +1,6 @@
 """Configs in configs/: valid for their methods, with the published settings."""
 
 import re
-from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -251,6 +250,8 @@ def test_every_config_has_distinct_classes_and_loads_as_it_was_dumped(tmp_path):
         assert palette is None or len(set(palette)) == len(palette) == len(classes), name
         dumped.write_text(dump_config(config))
         assert load_config(dumped) == config, name
+    order = list(yaml.safe_load(dumped.read_text()))
+    assert order == list(Config.model_fields), "as the page has them, not by the alphabet"
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -386,24 +387,3 @@ def test_keys_of_label_maps_may_be_numbers_or_text(toy):
     toy.config.write_text(toy.config.read_text() + "1: a\n'1': b\n")
     with pytest.raises(UserError, match="key '1' occurs twice"):
         load_config(toy.config)
-
-
-def test_what_is_not_set_is_as_documented(toy):
-    """Compare the page's defaults with a config of the required keys alone."""
-    asked = ("name", "root", "classes", "val")
-    data = {key: toy.tree["data"][key] for key in asked}
-    text = yaml.safe_dump({"data": data, "crop_size": 33, "epochs": 1, "batch_size": 2})
-    toy.config.write_text(text)
-    config = load_config(toy.config)
-    documented = (REPOSITORY / "docs/configuration.md").read_text()
-    rows = re.findall(r"^\| `([a-z0-9_.]+)` \| ([^|]+?) \|", documented, re.M)
-    sections = {*Config.model_fields} - {"method"}  # whose keys depend on the method
-    told = {key: default for key, default in rows if key.split(".")[0] in sections}
-    for key, default in told.items():
-        value = reduce(getattr, key.split("."), config)
-        if default != "**required**":
-            said = yaml.safe_load(f"[{default}]")
-            assert said == (list(value) if isinstance(value, tuple) else [value]), key
-    assert len(told) > 40
-    order = list(yaml.safe_load(dump_config(config)))
-    assert order == list(Config.model_fields), "as the page has them, not by the alphabet"

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from corrmatch import CorrMatch
 from fixmatch import FixMatch
 from inference.evaluation import center_crop, evaluate
 from inference.predictor import Predictor
@@ -146,24 +145,6 @@ def test_confidence_is_the_probability_of_the_predicted_class(mode, toy):
         torch.testing.assert_close(confidence, expected)
         assert torch.equal(predicted, classes) and torch.equal(target, mask[0])
         assert confidence.max() <= 1 + 1e-6
-
-
-def test_what_a_run_says_of_its_labels(toy, train, tmp_path):
-    train(CorrMatch, toy.argv(tmp_path / "run"))
-    history = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
-    said = history[-1]["scores"]["model"]["pseudo_labels"]
-    state = torch.load(tmp_path / "run/latest.pth", weights_only=True)["method"]
-    assert said["threshold"] == state["tau"].item() != 0.85, "the present threshold"
-    assert 0 <= said["kept"] <= 100 and len(said["class_precision"]) == 3
-    assert sum(said["bin_pixels"]) == pytest.approx(100)
-    assert "pseudo-labels by model: " in (tmp_path / "run/log.txt").read_text()
-    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
-    events.Reload()
-    for name in ("threshold", "kept", "ece"):
-        values = [event.value for event in events.Scalars(f"val/model_pseudo_labels/{name}")]
-        assert values == pytest.approx(
-            [line["scores"]["model"]["pseudo_labels"][name] for line in history]
-        )
 
 
 def test_the_diagram_is_drawn_as_high_as_the_shares_are():
