@@ -84,7 +84,7 @@ class Model(Section):
             raise ValueError("lora needs network dpt and pretrained weights. Fix: set lora to 0")
         if self.lora and self.lock_backbone:
             raise ValueError(
-                "lora trains the backbone, which lock_backbone locks. Fix: set one of them"
+                "lora trains the backbone, which lock_backbone locks. Fix: set only one"
             )
         if len(self.dropout) != len(self.widths):
             numbers = counted(len(self.dropout), "number")
