@@ -20,6 +20,7 @@ from tests.own_images import (
     FORMS,
     NAMES,
     TINY,
+    georeference,
     put,
     truth,
     with_palette,
@@ -317,6 +318,7 @@ SPOILT = {
     ),
     "two of a name": lambda: Image.new("L", (52, 44)).save(FIRST.with_suffix(".bmp")),
     "damaged": lambda: FIRST.write_bytes(FIRST.read_bytes()[:60]),
+    "grid": lambda: georeference(Path("images/b/c/photo 0.jpg"), FIRST, 2),
     "": lambda: None,
 }
 """Changes of the data that `init` must refuse."""
@@ -326,6 +328,7 @@ SPOILT = {
     "what, options, parts",
     [
         ("size", [], ["photo 0.png: the mask is 9x9", "52x44", "Fix: repair or remove"]),
+        ("grid", [], ["masks/b/c/photo 0.tif: 2.0 pixels off ", "expected the same grid"]),
         ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file per name"]),

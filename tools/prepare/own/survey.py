@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from dataset.threads import try_in_threads
@@ -47,8 +48,8 @@ class Survey(NamedTuple):
 def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     """Divide the files into splits and read them; `named_colours`: see `combine`.
 
-    Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
-    such images are printed and left out), and for images or masks of several kinds.
+    Raises `UserError` for unusable files and different sizes or grids of image and mask (with
+    --skip-bad, such images are printed and left out), and for images or masks of several kinds.
     """
     division = divide(args)
     samples = division.samples
@@ -84,17 +85,19 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
 
 
 def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
-    """Return the faults of a sample's files: unreadable ones, or else different sizes."""
+    """Return the faults of a sample's files: unreadable ones, different sizes, different grids."""
     contents = [found[file] for file in sample.files()]
     if unreadable := [one for one in contents if isinstance(one, UserError)]:
         return unreadable
     image, *others = contents
     faults = []
-    if sample.later:
-        try:
-            refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
-        except UserError as error:
-            faults.append(error)
     if sample.mask and others[-1].size != image.size:
         faults.append(size_mismatch(sample.image, sample.mask, image.size, others[-1].size))
+    try:
+        if sample.later:
+            refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
+        if not faults:
+            refuse_other_grid(sample.files())
+    except UserError as error:
+        faults.append(error)
     return faults
