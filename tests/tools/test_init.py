@@ -319,6 +319,7 @@ SPOILT = {
     "two of a name": lambda: Image.new("L", (52, 44)).save(FIRST.with_suffix(".bmp")),
     "damaged": lambda: FIRST.write_bytes(FIRST.read_bytes()[:60]),
     "grid": lambda: georeference(Path("images/b/c/photo 0.jpg"), FIRST, 2),
+    "one pair": lambda: [path.unlink() for path in Path("images").rglob("photo [1-5].jpg")],
     "": lambda: None,
 }
 """Changes of the data that `init` must refuse."""
@@ -350,6 +351,11 @@ SPOILT = {
         ("", ["--masks", "none"], ["none", "no such folder"]),
         ("", ["--unlabeled", "masks"], ["--unlabeled masks: is the folder of the masks"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
+        (
+            "one pair",
+            [],
+            ["--masks masks: 1 image with a usable mask", "at least 2; found 5 masks"],
+        ),
         ("", ["--val", "images"], ["--val images", "takes all"]),
         ("", ["--val", "masks"], ["masks", "holds no labelled image"]),
         ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
@@ -504,7 +510,7 @@ def test_all_unreadable_files_are_named(init, run):
     for stem in stems:
         Path(f"images/{stem}.jpg").write_bytes(b"no image")
     code, _, err = init("--skip-bad", "--force")
-    assert code == 2 and "found 0 images with masks" in err
+    assert code == 2 and "--masks masks: 0 images with a usable mask" in err and "--val" not in err
     write_images(Path("images"))
     write_masks(Path("masks"), stems, "index")
     write_masks(Path("more masks"), [extra], "index")  # the image of the mask is unreadable
