@@ -509,6 +509,8 @@ def test_all_unreadable_files_are_named(init, run):
                for kind in ("labeled", "val")) == 2  # fmt: skip
     for stem in stems:
         Path(f"images/{stem}.jpg").write_bytes(b"no image")
+    code, out, err = init("--force")
+    assert code == 2 and "Fix: repair or remove bad files\n" in err and "command" not in out
     code, _, err = init("--skip-bad", "--force")
     assert code == 2 and "--masks masks: 0 images with a usable mask" in err and "--val" not in err
     write_images(Path("images"))

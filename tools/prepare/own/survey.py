@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,9 +71,12 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        fix = "repair or remove bad files, or run the command above, which leaves them out"
-        skipping = ["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"]
-        raise_faults(messages, "files", fix, shlex.join(skipping))
+        fix, command = "repair or remove bad files", ""
+        with suppress(UserError):  # too few images may be left
+            divide(args, bad)
+            fix += ", or run the command above, which leaves them out"
+            command = shlex.join(["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"])
+        raise_faults(messages, "files", fix, command)
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
