@@ -62,6 +62,11 @@ class Sample(NamedTuple):
         assert self.mask is not None
         return self.origin.root / self.mask
 
+    @property
+    def files(self) -> list[Path]:
+        """Images of all dates and the mask, if there is one."""
+        return [*self.image_files, self.mask_file] if self.mask else self.image_files
+
 
 class Samples(Sequence[Sample]):
     """Sequence of samples, packed into a few buffers.

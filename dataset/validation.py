@@ -12,6 +12,7 @@ import numpy as np
 from dataset.bands import is_grey
 from dataset.file_content import stored_kind
 from dataset.folders import read_samples
+from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import image_size, missing_file_hint, size_mismatch
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
@@ -116,7 +117,7 @@ def sizes_digest(split: Split) -> str:
     """
     sizes = []
     for sample in evenly_spaced(split.samples, MAX_HEADERS):
-        for file in (*sample.image_files, *([sample.mask_file] if sample.mask else [])):
+        for file in sample.files:
             try:
                 sizes.append(file.stat().st_size)
             except OSError:
@@ -161,11 +162,12 @@ def _file_names(root: Path, folder: str) -> set[str]:
 
 
 def _headers_agree(sample: Sample) -> None:
-    """Raise `UserError` unless the images of all dates, and the mask, have one size."""
+    """Raise `UserError` unless the images of all dates, and the mask, have one size and grid."""
     sizes = [image_size(file) for file in sample.image_files]
     refuse_other_size(sample.image_files, sizes)
     if sample.mask is not None and sizes[0] != (mask := image_size(sample.mask_file)):
         raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
+    refuse_other_grid(sample.files)
 
 
 def _refuse_disagreement(files: Sequence[Path], reader: Reader) -> None:

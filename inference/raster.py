@@ -1,6 +1,5 @@
 """TIFFs and GeoTIFFs of any size, read in windows with rasterio, which is optional."""
 
-import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,6 +11,7 @@ from PIL import Image
 
 from dataset import tiff
 from dataset.bands import any_void, choose_bands, rgb_preview, to_range
+from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import exif_orientation, image_size, reading
 from dataset.reader import refuse_other_size
 from util.config.data import Data
@@ -166,8 +166,7 @@ class RasterSample:
         self.first = rasters[0]
         self.height, self.width = self.first.height, self.first.width
         refuse_other_size([r.path for r in rasters], [(r.width, r.height) for r in rasters])
-        for raster in rasters[1:]:
-            refuse_other_grid(self.first, raster)
+        refuse_other_grid([r.path for r in rasters])
 
     def read(self, rect: Rect) -> np.ndarray:
         """Return the bands of all dates in a window, `[h, w, C]`."""
@@ -180,27 +179,6 @@ class RasterSample:
     def previews(self, step: int) -> list[Image.Image]:
         """Return a preview of each date."""
         return [raster.preview(step) for raster in self.rasters]
-
-
-def refuse_other_grid(first: Raster, second: Raster) -> None:
-    """Raise `UserError` for two rasters whose pixels are, by coordinate system and transform (where
-    both have them), more than half a pixel apart."""
-    if not (first.file.crs and second.file.crs):
-        return
-    if first.file.crs != second.file.crs:
-        problem = "another coordinate system than"
-    else:
-        corners = [(0, 0), (first.height, first.width)]
-        coordinates = [second.file.xy(*corner, offset="ul") for corner in corners]
-        in_first = [first.file.index(x, y, op=lambda number: number) for x, y in coordinates]
-        distance = max(math.dist(a, b) for a, b in zip(corners, in_first, strict=True))
-        if distance <= 0.5:
-            return
-        problem = f"{distance:.1f} pixels off"
-    raise UserError(
-        f"{second.path}: {problem} {first.path}; expected two images on the same grid. Fix: "
-        "warp it onto the grid of the first (gdalwarp)"
-    )
 
 
 def import_rasterio(path: Path) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset import validation
 from tests.conftest import write_sample
 from tests.dataset.test_bands import png
-from tests.own_images import turned
+from tests.own_images import georeference, turned
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS
 
@@ -80,6 +80,12 @@ def store_turned(toy, name, orientation, *, mask_too):
         Image.open(mask).transpose(back).save(mask)
 
 
+def move_mask(toy, shift):
+    """Store an image and its mask as GeoTIFFs whose grids are `shift` pixels apart."""
+    georeference(toy.root / "images/l1.jpg", toy.root / "masks/l1.png", shift)
+    toy.write_list("labeled", [LINES[0], "images/l1.tif masks/l1.tif", LINES[2]])
+
+
 def store_deep(toy):
     """Store all images in 16 bits, one value for a grey level."""
     for path in (toy.root / "images").iterdir():
@@ -116,6 +122,8 @@ PLANTED = {
                    ("unreadable", "val", 2), ["val.txt line 2", "v1.jpg", "not a readable"]),
     "size": (lambda t: replace_mask(t, "l1", "L", (9, 8)),
              ("size", "labeled", 2), ["line 2", "l1.png", "9x8", "52x44"]),
+    "grid": (lambda t: move_mask(t, 2),
+             ("grid", "labeled", 2), ["line 2", "masks/l1.tif: 2.0 pixels off ", "l1.tif"]),
     "turned": (lambda t: store_turned(t, "l1", 6, mask_too=True),
                ("turned", "labeled", 2), ["line 2", "l1.png", "44x52", "52x44", "EXIF"]),
     "half turn": (lambda t: store_turned(t, "l1", 3, mask_too=True),

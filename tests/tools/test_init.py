@@ -20,6 +20,7 @@ from tests.own_images import (
     FORMS,
     NAMES,
     TINY,
+    georeference,
     put,
     truth,
     with_palette,
@@ -317,6 +318,8 @@ SPOILT = {
     ),
     "two of a name": lambda: Image.new("L", (52, 44)).save(FIRST.with_suffix(".bmp")),
     "damaged": lambda: FIRST.write_bytes(FIRST.read_bytes()[:60]),
+    "grid": lambda: georeference(Path("images/b/c/photo 0.jpg"), FIRST, 2),
+    "one pair": lambda: [path.unlink() for path in Path("images").rglob("photo [1-5].jpg")],
     "": lambda: None,
 }
 """Changes of the data that `init` must refuse."""
@@ -326,6 +329,7 @@ SPOILT = {
     "what, options, parts",
     [
         ("size", [], ["photo 0.png: the mask is 9x9", "52x44", "Fix: repair or remove"]),
+        ("grid", [], ["masks/b/c/photo 0.tif: 2.0 pixels off ", "expected the same grid"]),
         ("jpeg", [], ["photo 0.jpg: lossy compression (JPEG", "PNG"]),
         ("photograph", [], ["photo 0.png", "values or colours", "expected a mask"]),
         ("two of a name", [], ["photo 0.png", "photo 0.bmp", "one file per name"]),
@@ -347,6 +351,11 @@ SPOILT = {
         ("", ["--masks", "none"], ["none", "no such folder"]),
         ("", ["--unlabeled", "masks"], ["--unlabeled masks: is the folder of the masks"]),
         ("", ["--val", "1"], ["--val 1", "share between 0 and 1"]),
+        (
+            "one pair",
+            [],
+            ["--masks masks: 1 image with a usable mask", "at least 2; found 5 masks"],
+        ),
         ("", ["--val", "images"], ["--val images", "takes all"]),
         ("", ["--val", "masks"], ["masks", "holds no labelled image"]),
         ("", ["--val", "nowhere"], ["nowhere", "no such folder"]),
@@ -500,8 +509,10 @@ def test_all_unreadable_files_are_named(init, run):
                for kind in ("labeled", "val")) == 2  # fmt: skip
     for stem in stems:
         Path(f"images/{stem}.jpg").write_bytes(b"no image")
+    code, out, err = init("--force")
+    assert code == 2 and "Fix: repair or remove bad files\n" in err and "command" not in out
     code, _, err = init("--skip-bad", "--force")
-    assert code == 2 and "found 0 images with masks" in err
+    assert code == 2 and "--masks masks: 0 images with a usable mask" in err and "--val" not in err
     write_images(Path("images"))
     write_masks(Path("masks"), stems, "index")
     write_masks(Path("more masks"), [extra], "index")  # the image of the mask is unreadable

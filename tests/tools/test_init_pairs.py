@@ -12,7 +12,7 @@ from dataset.folders import read_samples
 from dataset.reader import Reader
 from fixmatch import FixMatch
 from tests.conftest import REPOSITORY
-from tests.own_images import TINY, put
+from tests.own_images import TINY, georeference, put
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -84,6 +84,8 @@ def spoil(what):
         Image.new("RGB", (9, 9)).save(f"B/{last}.png")
     elif what == "mask size":
         Image.new("L", (9, 9)).save(f"label/{first}.png")
+    elif what == "grid":
+        georeference(Path(f"A/{first}.jpg"), Path(f"B/{first}.png"), 2)
     elif what == "other folder":
         put(Image.new("RGB", SIZE), f"C/{first}.png")
     elif what.endswith("value") or what.endswith("values"):
@@ -97,6 +99,7 @@ def spoil(what):
     ("no later image", [], ["--images", "5.jpg", "the other date has no image named"]),
     ("no earlier image", [], ["--second", "5.png", "the other date has no image named"]),
     ("size", [], ["B/town 1/5.png: the later image is 9x9", "is 40x36; expected equal sizes"]),
+    ("grid", [], ["B/town 0/0.tif: 2.0 pixels off "]),
     ("mask size", [], ["0.png: the mask is 9x9"]),
     ("one value", [], ["found 1 value: 0, which makes 1 class; expected 2 to 254. Fix: all"]),
     ("", ["--second", "A"], ["the folder of the earlier images"]),

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
+from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import is_in_stored_orientation, size_mismatch
 from dataset.mask_files import CLEAR, VOID, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
@@ -145,6 +146,10 @@ def _inspect_sample(sample: Sample, reader: Reader, crop: int | None) -> Checked
         labels = _inspect_mask(item, image, void, reader)
         if labels and image and not item.faults:
             _compare_with_image(item, image, labels, reader, crop)
+    try:
+        refuse_other_grid(sample.files)
+    except UserError as error:
+        item.faults.append(("grid", str(error)))
     return item
 
 

@@ -27,6 +27,7 @@ ERRORS = {
     "unreadable": "file that is missing or cannot be read",
     "size": "mask of another size than its image",
     "turned": "mask that ignores its image's EXIF orientation",
+    "grid": "GeoTIFF on another grid than its image",
     "mask": "mask of a wrong kind, or with values that are no class",
     "kinds": "masks stored in several ways, in which a value means several things",
     "nothing labelled": "split without a labelled pixel",

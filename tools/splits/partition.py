@@ -133,7 +133,7 @@ def _relative_to(sample: Sample, root: Path) -> Sample:
     by_name = sample.origin.folders is not None  # below the folders of data.pair, of one root
     if by_name and os.path.abspath(sample.origin.root) == os.path.abspath(root):
         return sample
-    files = [*sample.image_files, *([sample.mask_file] if sample.mask else [])]
+    files = sample.files
     image, *others = (os.path.relpath(file, root) for file in files)
     if by_name or any(map(leaves_folder, (image, *others))):
         raise UserError(

@@ -47,7 +47,8 @@ def divide(args: argparse.Namespace, bad: Collection[Path] = ()) -> Division:
     pairs = [pair for pair in matched.pairs if pair.image not in bad]
     split_of = _splits_by_folder(pairs, images)
     in_folders = _in_folders(args, pairs, split_of)
-    val = _draw(args, pairs, split_of) if in_folders is None else in_folders
+    spare = matched.spare_masks
+    val = _draw(args, pairs, split_of, spare) if in_folders is None else in_folders
     taken = {pair.image for pair in val}
     left = [pair for pair in pairs if pair.image not in taken]
     labeled = [pair for pair in left if split_of(pair.image) != "test"]
@@ -103,7 +104,7 @@ def _without_mask(
         f"{len(bare)} without a mask are unlabelled": bare,
         f"{len(left_out)} without a mask in folders of validation or test images are left out; "
         "to train on them, name their folder in --unlabeled": left_out,
-        f"{matched.spare_masks} masks without an image are left out": matched.spare_masks,
+        f"{len(matched.spare_masks)} masks without an image are left out": matched.spare_masks,
         f"names of masks end in {matched.suffix}": matched.suffix,
     }
     files = [file for file in dict.fromkeys((*bare, *more)) if file not in skip]
@@ -139,25 +140,38 @@ def _in_folders(
 
 
 def _draw(
-    args: argparse.Namespace, pairs: Sequence[ImageAndMask], split_of: Callable[[Path], str]
+    args: argparse.Namespace,
+    pairs: Sequence[ImageAndMask],
+    split_of: Callable[[Path], str],
+    spare_masks: Sequence[Path],
 ) -> list[ImageAndMask]:
     """Return a validation split drawn by the seed: the share of `--val`, else `VAL_SHARE`, and up
     to `MIN_IMAGES` where this leaves two thirds to train on."""
     rest = [pair for pair in pairs if split_of(pair.image) != "test"]
     number = len(rest)
-    usual = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / max(number, 1))
+    if number < 2:
+        raise _too_few(args, number, spare_masks)
+    usual = max(VAL_SHARE, min(MIN_IMAGES, max(1, number // 3)) / number)
     share = float(args.val[0]) if args.val else usual
-    if not 0 < share < 1 or number < 2:
-        raise UserError(
-            f"--val {args.val[0] if args.val else share}: expected a share between 0 and 1 of at "
-            f"least 2 images, found {number} images with masks"
-        )
+    if not 0 < share < 1:
+        raise UserError(f"--val {args.val[0]}: expected a share between 0 and 1, or folders")
     count = min(max(1, round(share * number)), number - 1)
     # By name, so that most images stay in the split when labels are added.
     images = absolute(args.images)
     order = sorted(rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), args.seed))
     drawn = {*order[:count]}
     return [pair for pair in rest if pair in drawn]
+
+
+def _too_few(args: argparse.Namespace, number: int, spare_masks: Sequence[Path]) -> UserError:
+    spare = ""
+    if spare_masks:
+        count = counted(len(spare_masks), "mask")
+        spare = f"; found {count} without an image, such as {spare_masks[0].name}"
+    return UserError(
+        f"--masks {args.masks or args.images}: {counted(number, 'image')} with a usable mask to "
+        f"train and validate on, expected at least 2{spare}. Fix: add masks, named as their images"
+    )
 
 
 def _pairs_in(

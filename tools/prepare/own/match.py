@@ -33,7 +33,7 @@ class Matched(NamedTuple):
 
     pairs: list[ImageAndMask]
     without_mask: list[Path]
-    spare_masks: int
+    spare_masks: list[Path]
     suffix: str
     """Text at the end of the masks' names that the images' names lack."""
 
@@ -75,7 +75,9 @@ def match(images: Path, masks: Path, args: argparse.Namespace) -> Matched:
             "'*_image.png'"
         )
     without_mask = [file for stem, file in by_image.items() if not of[stem]]
-    return Matched(pairs, without_mask, len(by_mask) - len(pairs), suffix)
+    used = {pair.mask for pair in pairs}
+    spare_masks = [file for file in by_mask.values() if file not in used]
+    return Matched(pairs, without_mask, spare_masks, suffix)
 
 
 def _images(folder: Path, skip: Path | None, pattern: str) -> dict[str, Path]:

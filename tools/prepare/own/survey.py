@@ -4,9 +4,11 @@ import argparse
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import size_mismatch
 from dataset.reader import refuse_other_size
 from dataset.threads import try_in_threads
@@ -47,8 +49,8 @@ class Survey(NamedTuple):
 def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     """Divide the files into splits and read them; `named_colours`: see `combine`.
 
-    Raises `UserError` for unusable files and different sizes of image and mask (with --skip-bad,
-    such images are printed and left out), and for images or masks of several kinds.
+    Raises `UserError` for unusable files and different sizes or grids of image and mask (with
+    --skip-bad, such images are printed and left out), and for images or masks of several kinds.
     """
     division = divide(args)
     samples = division.samples
@@ -69,9 +71,12 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
     if not args.skip_bad:
-        fix = "repair or remove bad files, or run the command above, which leaves them out"
-        skipping = ["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"]
-        raise_faults(messages, "files", fix, shlex.join(skipping))
+        fix, command = "repair or remove bad files", ""
+        with suppress(UserError):  # too few images may be left
+            divide(args, bad)
+            fix += ", or run the command above, which leaves them out"
+            command = shlex.join(["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"])
+        raise_faults(messages, "files", fix, command)
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
@@ -84,17 +89,19 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
 
 
 def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
-    """Return the faults of a sample's files: unreadable ones, or else different sizes."""
+    """Return the faults of a sample's files: unreadable ones, different sizes, different grids."""
     contents = [found[file] for file in sample.files()]
     if unreadable := [one for one in contents if isinstance(one, UserError)]:
         return unreadable
     image, *others = contents
     faults = []
-    if sample.later:
-        try:
-            refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
-        except UserError as error:
-            faults.append(error)
     if sample.mask and others[-1].size != image.size:
         faults.append(size_mismatch(sample.image, sample.mask, image.size, others[-1].size))
+    try:
+        if sample.later:
+            refuse_other_size([sample.image, sample.later], [image.size, others[0].size])
+        if not faults:
+            refuse_other_grid(sample.files())
+    except UserError as error:
+        faults.append(error)
     return faults
