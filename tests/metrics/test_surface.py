@@ -84,6 +84,22 @@ def test_slices_of_different_sizes_are_refused():
         VolumeDistances(["a_1.png", "a_2.png"], [(5, 4), (5, 5)], [0, 0], 2, None, CPU)
 
 
+@pytest.mark.parametrize("numbers, pair", [
+    ((1, 2, 10), ("s_2", "s_10")), ((1, 2, 3), None), ((2, 5, 8), None), ((4,), None),
+])  # fmt: skip
+def test_a_gap_between_slices_is_a_warning(caplog, numbers, pair):
+    names = [f"v/s_{number}.png" for number in numbers]
+    VolumeDistances(names, [(4, 4)] * len(names), [0] * len(names), 2, None, CPU)
+    assert ("stacked as neighbours" in caplog.text) == bool(pair)
+    assert pair is None or all(name in caplog.text for name in pair)
+
+
+def test_two_time_points_in_a_volume_are_a_warning(caplog):
+    names = [f"p1_frame{frame}_s_{n}.png" for frame in (1, 9) for n in (1, 2, 3)]
+    VolumeDistances(names, [(4, 4)] * 6, [0] * 6, 2, None, CPU)
+    assert "p1_frame1_s_3.png and p1_frame9_s_1.png are stacked" in caplog.text
+
+
 def test_evaluate_writes_them(trained, run, mistake, tmp_path):
     argv = ["--checkpoint", trained]
     assert "defines no volumes" in mistake(evaluate, *argv, "--surface-distance")

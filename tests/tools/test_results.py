@@ -368,18 +368,25 @@ def test_published_scores_stand_beside_ours(name, score, runs, expected, remarke
     assert any(words in remark for remark in remarks) == (split is not None)
 
 
-def test_a_published_score_of_a_teacher_is_not_shown_for_its_student(fake, rows):
-    score = next(s for s in read_published() if s.method == "UniMatchV2")
-    data = {"name": score.dataset, "root": "data", "labeled": f"{score.partition}/labeled.txt"}
-    settings = {"model": {"network": "dpt", "backbone": score.backbone}}
+@pytest.mark.parametrize("dataset, method, published", [
+    ("pascal", {}, "teacher"),
+    ("levir", {"teacher": "self"}, "student"),
+])  # fmt: skip
+def test_a_published_score_is_shown_for_the_network_that_makes_the_pseudo_labels(
+    fake, rows, dataset, method, published
+):
+    score = next(s for s in read_published() if (s.method, s.dataset) == ("UniMatchV2", dataset))
+    data = {"name": score.dataset, "root": "data", "labeled": f"{score.partition}/labeled.txt",
+            "unlabeled": "u.txt", "val": "v.txt", "classes": ["other", "changed", "c"]}  # fmt: skip
+    model = {"network": "dpt", "backbone": score.backbone}
+    settings = {"model": model, "method": method, "data": data}
     if score.crop:
         settings["crop_size"] = score.crop
-    fake("a", [80.0], method="UniMatchV2", teacher=[81.0], settings=settings | {"data": data | {
-        "unlabeled": "u.txt", "val": "v.txt", "classes": ["a", "b", "c"]}})  # fmt: skip
-    found, _ = rows(fake.runs, "--published", score.name)
-    assert [(row["scored"], row["published"]) for row in found] == [
-        ("student", None), ("teacher", score.value)
-    ]  # fmt: skip
+    fake("a", [80.0], method="UniMatchV2", teacher=[81.0], settings=settings)
+    found, _ = rows(fake.runs, "--published", score.name, "--score", score.score)
+    assert {row["scored"]: row["published"] for row in found} == {
+        "student": None, "teacher": None, published: score.value
+    }  # fmt: skip
 
 
 def test_a_score_that_did_not_select_the_checkpoints_is_named(fake, rows):

@@ -51,7 +51,10 @@ def collect(places: list[str], score: str = "miou", published: list[str] | None 
     table = tabulate(groups, score)
     targets = [next((p for p in scores if p.is_of(group)), None) for group in groups]
     values = [p.value if (p := targets[index]) else None for index in table.group]
-    table["published"] = pd.Series(values, dtype=float).mask(table.duplicated("group", keep="last"))
+    # A teacher that labels nothing (`method.teacher: self`) is not the published network.
+    by_student = [groups[index][0].config.method.get("teacher") == "self" for index in table.group]
+    other = table.duplicated("group").where(by_student, table.duplicated("group", keep="last"))
+    table["published"] = pd.Series(values, dtype=float).mask(other)
     missing = [one for one in scores if one not in targets]
     remarks += _selection_remarks(groups, score)
     return Results(score, table, missing, [*faults, *remarks, *remarks_on(groups, scores)])

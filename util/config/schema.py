@@ -181,9 +181,9 @@ class Evaluation(Section):
     classes but the first (needs volume_pattern); or `iou:CLASS`, the IoU of one class."""
     volume_pattern: str | None = None
     """Regular expression whose first group is the name of an image's volume, such as
-    `(patient\\d+)`. With it, Dice per volume is reported."""
+    `(patient\\d+_frame\\d+)`. With it, Dice per volume is reported."""
     spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Millimetres between slices, rows and columns of all volumes, for `evaluate.py
+    """Millimetres between scored slices, rows and columns of all volumes, for `evaluate.py
     --surface-distance`. Default: distances in pixels, with slices one pixel apart."""
 
     @model_validator(mode="after")
