@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dataset.folders import MADE_BY
+from dataset.folders import MADE_BY, PREDICTION_FOLDERS
 from dataset.image_files import image_size
 from util.cli import out_of_memory_advice
 from util.config.schema import Config
@@ -54,7 +54,7 @@ def unfinished_images(
         files: returns the files of an image, by its name.
     """
     folder = table.path.parent
-    made_from = _open_folder(folder, record, (file for name in images for file in files(name)))
+    made_from = _open_folder(folder, record)
     listed = table.rows()
     missing = {
         name: image
@@ -75,19 +75,23 @@ def unfinished_images(
     return missing
 
 
-def _open_folder(folder: Path, record: dict[str, Any], files: Iterable[Path]) -> dict[str, Any]:
+def _open_folder(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Return the images that the folder was made from; none, and make it, where it is new."""
     path = folder / MADE_BY
     if path.exists():
         made_from, before = _read_record(path)
         if before != record:
             raise UserError(
-                f"{path}: these predictions were made with another checkpoint, config or options. "
-                "Fix: choose another folder"
+                f"{path}: these predictions were made with another checkpoint, config or options. Fix: "
+                "choose another folder"
             )
         return made_from
-    if file := next(filter(os.path.lexists, files), None):
-        raise UserError(f"{file}: exists already. Fix: choose another folder")
+    # Predictions among the user's own masks would be taken for ground truth later.
+    if existing := next((p for p in sorted(PREDICTION_FOLDERS) if os.path.lexists(folder / p)), ""):
+        raise UserError(
+            f"{folder / existing}: exists already, and was not written by this command. Fix: "
+            "choose another folder"
+        )
     make_folder(folder)
     return {}
 
@@ -168,7 +172,7 @@ class ImageTable:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
         if head != self.head:
             raise UserError(
-                f"{self.path}: exists with other columns, such as other classes. Fix: choose "
-                "another folder"
+                f"{self.path}: exists with other columns, such as other classes. Fix: choose another "
+                "folder"
             )
         return {line[0]: line[1:] for line in lines if len(line) == len(head)}

@@ -18,6 +18,7 @@ from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError
+from util.precision import is_emulated
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray
 """A file, a PIL image, or an array `[H, W]` or `[H, W, bands]` with the values of a file; pixels
@@ -63,7 +64,8 @@ class Segmenter:
         Args:
             which: the network in the checkpoint; by default, the teacher `model_ema` for
                 best_model_ema.pth, else `model`.
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, or one GPU such as `cuda:1`. A
+                CPU that would emulate the 16-bit precision of the training computes in float32.
             config: file of the training's config; by default, as `--config` of predict.py.
 
         Raises `UserError` for a checkpoint that cannot be read, and for another device.
@@ -71,6 +73,8 @@ class Segmenter:
         path = find_checkpoint(Path(checkpoint), which)
         target_device = distributed.choose_device(device)
         settings = checkpoint_config(path, None if config is None else Path(config))
+        if is_emulated(target_device, settings.precision):  # trained on a GPU: slow on this CPU
+            settings = settings.model_copy(update={"precision": "float32"})
         network = load_trained(settings, path, which or network_in(path), target_device)
         return cls(Predictor(network, settings, target_device), settings)
 
@@ -109,6 +113,11 @@ class Segmenter:
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
             values, void = np.ma.getdata(image), None
+            if values.dtype.kind not in "buif":
+                raise UserError(
+                    f"image: found {type(image).__name__}; expected a path, a PIL image or an "
+                    "array of numbers. Fix for the bytes of a file: PIL.Image.open(io.BytesIO(...))"
+                )
             # A first axis that is below 16 and shorter than both others holds bands, not rows.
             is_bands_first = values.ndim == 3 and values.shape[0] < min(16, *values.shape[1:])
             if values.ndim not in (2, 3) or is_bands_first:

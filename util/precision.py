@@ -21,6 +21,12 @@ def precision_on(device: torch.device, precision: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
 
 
+def is_emulated(device: torch.device, precision: str) -> bool:
+    """Return True for a 16-bit precision on a CPU that emulates it, many times slower."""
+    is_16_bit = precision in ("bfloat16", "float16")
+    return device.type == "cpu" and is_16_bit and precision_on(device, "auto") == "float32"
+
+
 @functools.cache
 def cpu_flags(path: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """Return the flags that all CPUs of this machine have; none without /proc/cpuinfo."""

@@ -17,6 +17,7 @@ from dataset.bands import read_bands
 from inference.predictor import Predictor
 from model.trained import load_trained
 from tests.conftest import write_sample
+from tests.own_images import put
 from util.config.loading import load_config
 
 
@@ -67,6 +68,13 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
     for another in (["--set", "evaluation.mode=resize"], ["--overlays", "png"]):
         err = command(*another).mistake()
         assert "made_by.json: these predictions were made with another" in err
+
+
+def test_predictions_are_not_mixed_into_masks_of_the_user(command, tmp_path):
+    put(Image.new("L", (2, 1)), tmp_path / "data/masks/mine.png")
+    err = command("--save-path", tmp_path / "data").mistake()
+    assert "data/masks: exists already, and was not written by this command" in err
+    assert [p.name for p in (tmp_path / "data").rglob("*.*")] == ["mine.png"]
 
 
 @pytest.mark.parametrize("where", ["", "first"])

@@ -1,5 +1,6 @@
 """Segmenter: a trained network in a Python program."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from PIL import Image
 import predict
 from dataset.tiff import GDAL_NODATA_TAG
 from inference import Segmenter
+from model.trained import load_trained
 from tests.conftest import REPOSITORY
 from tests.own_images import put, turned
 from util import distributed
+from util.config.loading import load_config
 from util.errors import UserError
 
 
@@ -92,6 +95,26 @@ def test_unsuitable_input_is_refused(trained):
     for kind in (np.float32, np.int64, bool):
         with pytest.raises(UserError, match=r"expected uint8, from 0 to 255 \(not divided"):
             segmenter.predict(np.zeros((9, 9, 3), kind))
+    for image in (b"bytes", io.BytesIO(), None, ["a.png"]):
+        with pytest.raises(UserError, match=f"found {type(image).__name__}; expected a path"):
+            segmenter.predict(image)
+
+
+def test_a_cpu_that_would_emulate_16_bits_computes_in_float32(
+    trained, tmp_path, monkeypatch, caplog
+):
+    text = (trained / "config.yaml").read_text()
+    assert "precision: float32" in text
+    config = tmp_path / "gpu.yaml"
+    config.write_text(text.replace("precision: float32", "precision: bfloat16"))
+    for flags, precision in (({"amx_bf16"}, "bfloat16"), (set(), "float32")):
+        monkeypatch.setattr("util.precision.cpu_flags", lambda flags=flags: flags)
+        segmenter = Segmenter.load(trained, device="cpu", config=config)
+        assert segmenter.predictor.config.precision == precision
+    assert not caplog.text
+    cpu = torch.device("cpu")
+    load_trained(load_config(config), trained / "best.pth", "model", cpu)  # as the commands do
+    assert "this CPU emulates bfloat16" in caplog.text
 
 
 def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):
