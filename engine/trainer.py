@@ -256,7 +256,8 @@ class Trainer:
         saved.drop_best(source, self.run_dir)
         # From `state`: the check converted the dictionaries of `saved` to plain ones.
         load_weights(self.method, state["method"], source)
-        load_optimizer(self.optimizer, state["optimizer"], source)
+        if self.config.optimizer.name == saved.config.get("optimizer", {}).get("name", "sgd"):
+            load_optimizer(self.optimizer, state["optimizer"], source)
         if current["config"]["precision"] == saved.config.get("precision"):
             self.loss_scale.load_state(state["scaler"])
         self.means = Means(state["means"], self.device)
@@ -282,6 +283,7 @@ class Trainer:
         """Keep the number of steps in an epoch where split files changed since the run started, so
         that its steps and learning rates do not jump."""
         is_set = saved.config.get("epoch_length") or self.config.epoch_length
+        is_set = is_set or saved.config.get("batch_size") != self.config.batch_size
         if is_set or saved.epoch_length is None or saved.epoch_length == self.steps_per_epoch:
             return
         logger.warning(
