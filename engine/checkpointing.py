@@ -1,5 +1,6 @@
 """Checkpoints of a run: their content, its check, and the one that a run resumes from."""
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,8 +82,9 @@ class RunState(Strict):
     nonfinite: Natural = 0
     """Non-finite steps in a row up to this checkpoint."""
 
-    def compare(self, current: dict[str, Any], source: Path, force: bool) -> None:
-        """Compare config and split files with the state `current` of the run that resumes.
+    def compare(self, current: dict[str, Any], source: Path, force: bool) -> Collection[str]:
+        """Compare config and split files with the state `current` of the run that resumes; return
+        the changed keys.
 
         Raises `UserError` for differences; with `force`, logs them instead, drops best scores that
         are no longer comparable, and marks the records of their epochs. A finished run has no steps
@@ -121,6 +123,7 @@ class RunState(Strict):
                 record["superseded"] = True
         if images is None:
             logger.info("%s: records no split files (an older version); not compared", source)
+        return changed
 
     def drop_best(self, source: Path, run_dir: RunDir) -> None:
         """Drop best scores whose checkpoints are not in the run directory; keep those of the

@@ -257,18 +257,20 @@ class Trainer:
                 f"{counted(saved.epoch, 'epoch')} and {counted(saved.done, 'step')}; epochs counts "
                 f"the whole run. Fix: set epochs to at least {saved.epoch + 1}"
             )
-        saved.compare(current, source, force)
+        changed = saved.compare(current, source, force)
         saved.drop_best(source, self.run_dir)
         # From `state`: the check converted the dictionaries of `saved` to plain ones.
         load_weights(self.method, state["method"], source)
-        load_optimizer(self.optimizer, state["optimizer"], source)
+        if "optimizer.name" not in changed:
+            load_optimizer(self.optimizer, state["optimizer"], source)
         if current["config"]["precision"] == saved.config.get("precision"):
             self.loss_scale.load_state(state["scaler"])
         self.means = Means(state["means"], self.device)
         self.epoch, self.history = saved.epoch, saved.history
         self.best = {name: best.model_dump() for name, best in saved.best.items()}
         self.monitor.in_a_row = saved.nonfinite
-        self._keep_epoch_length(saved, source)
+        if "batch_size" not in changed:
+            self._keep_epoch_length(saved, source)
         # A shorter epoch_length ends the epoch here.
         self.epoch_steps_done = min(saved.done, self.steps_per_epoch)
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run

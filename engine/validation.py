@@ -67,11 +67,23 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
         values |= pseudo_label_scalars(quality, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     pixels = scores.confusion.sum(1).tolist()
+    if not before:
+        _warn_of_selection(config, pixels)
     if text := collapse_warning(config.data.classes, pixels, [*before, record]):
         logger.warning("%s: %s", name, text)
     scalars = {f"val/{key}": value for key, value in values.items()}
     trainer.run_dir.log_scalars(scalars, epoch * trainer.steps_per_epoch)
     return record
+
+
+def _warn_of_selection(config: Config, pixels: list[int]) -> None:
+    """Warn where no validation pixel has the class whose IoU selects the best checkpoint."""
+    kind, _, selected = config.evaluation.select.partition(":")
+    if kind == "iou" and not pixels[config.data.classes.index(selected)]:
+        logger.warning(
+            "evaluation.select: no validation pixel has class %r, so best.pth is an arbitrary "
+            "epoch. Fix: set it to miou, or add such images to the validation split", selected,
+        )  # fmt: skip
 
 
 def evaluate_network(

@@ -82,8 +82,8 @@ def _open_folder(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
         made_from, before = _read_record(path)
         if before != record:
             raise UserError(
-                f"{path}: these predictions were made with another checkpoint, config or options. Fix: "
-                "choose another folder"
+                f"{path}: these predictions were made with another checkpoint, config or "
+                "options. Fix: choose another folder"
             )
         return made_from
     # Predictions among the user's own masks would be taken for ground truth later.
@@ -172,7 +172,7 @@ class ImageTable:
             raise UserError(f"{self.path}: cannot be read ({error})") from None
         if head != self.head:
             raise UserError(
-                f"{self.path}: exists with other columns, such as other classes. Fix: choose another "
-                "folder"
+                f"{self.path}: exists with other columns, such as other classes. Fix: choose "
+                "another folder"
             )
         return {line[0]: line[1:] for line in lines if len(line) == len(head)}

@@ -1,6 +1,9 @@
 """Warnings after a validation."""
 
-from engine.validation import collapse_warning
+import pytest
+
+from engine.validation import _warn_of_selection, collapse_warning
+from util.config.loading import load_config
 
 CLASSES = ["soil", "plant", "weed"]
 
@@ -25,3 +28,12 @@ def test_a_class_that_no_mask_holds_is_not_judged():
 def test_validations_without_pseudo_labels():
     records = [{"iou": [1.0, 1.0, 0.0]}] * 3
     assert "weed" in collapse_warning(CLASSES, [5, 5, 5], records)
+
+
+@pytest.mark.parametrize("select, is_warned", [("iou:b", True), ("iou:a", False), ("miou", False)])
+def test_selection_by_an_absent_class_is_a_warning(select, is_warned, toy, caplog):
+    config = load_config(toy.config)
+    evaluation = config.evaluation.model_copy(update={"select": select})
+    data = config.data.model_copy(update={"classes": ["a", "b"]})
+    _warn_of_selection(config.model_copy(update={"evaluation": evaluation, "data": data}), [5, 0])
+    assert ("no validation pixel has class 'b'" in caplog.text) == is_warned
