@@ -22,7 +22,7 @@ from dataset.image_files import (
 from util.config.label_map import MAX_VALUE
 from util.errors import UserError
 
-WHITE_IS_ZERO, SIGNED = 0, 2
+WHITE_IS_ZERO, UNSIGNED, SIGNED = 0, 1, 2
 """Values of the tags PhotometricInterpretation and SampleFormat."""
 TIFF_JPEG = (6, 7)
 """Values of the tag Compression."""
@@ -248,18 +248,20 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
     """Return True if Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
-    uncompressed planes of more than 8 bits, and compressed big-endian numbers, whose bytes Pillow
-    swaps once too often; several bands of 8 bits, unless Pillow reads only the first."""
+    unsigned numbers of 32 bits, uncompressed planes of more than 8 bits, and compressed big-endian
+    numbers, whose bytes Pillow swaps once too often; several bands of 8 bits, unless Pillow reads
+    only the first."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, is_compressed = tags.get(Tag.BitsPerSample, (1,)), tags.get(Tag.Compression, 1) != 1
     in_planes = tags.get(Tag.PlanarConfiguration, 1) == 2
     if max(len(bits), tags.get(Tag.SamplesPerPixel, 1)) > 1:
         reads_first_only = image.mode == "L" or (image.mode == "LA" and in_planes)
         return max(bits) <= 8 and not reads_first_only
-    is_signed_byte = bits[0] == 8 and tags.get(Tag.SampleFormat, (1,))[0] == SIGNED
+    kind = (bits[0], tags.get(Tag.SampleFormat, (UNSIGNED,))[0])
+    has_other_sign = kind in ((8, SIGNED), (32, UNSIGNED))
     is_swapped = is_compressed and _raw_mode(image).endswith(("BS", "BF"))
     is_raw_planes = in_planes and not is_compressed and bits[0] > 8
-    return not is_raw_planes and not is_signed_byte and not is_swapped
+    return not is_raw_planes and not has_other_sign and not is_swapped
 
 
 def _grey_bits(image: Image.Image) -> int:

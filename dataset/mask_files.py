@@ -212,7 +212,7 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
             f"{path}: mask values such as {values[odd][0]:g} ({pixels}), expected whole numbers. "
             "Fix: save class indices as 8-bit PNG"
         )
-    if not (values.min() >= 0 and values.max() <= MAX_VALUE):
+    if not (values.min() >= 0 and float(values.max()) <= MAX_VALUE):  # float16 has no 65535
         raise UserError(
             f"{path}: mask values {values.min():g} to {values.max():g}, expected 0 to {MAX_VALUE}"
         )

@@ -30,7 +30,7 @@ python unimatch.py --config configs/pascal.yaml --save-path runs/mine \\
 - `base: other.yaml`, a path relative to the config, starts from another config and overrides it key
   by key. `{}` empties a section of it (`--set 'method={}'`).
 - All other relative paths are looked up in the working directory, then in the repository; `~` is
-  the home folder.
+  the home folder; environment variables are not expanded.
 - An empty default means: not set, or chosen automatically. "Published": in the papers or their
   code.
 

@@ -98,6 +98,8 @@ REFUSED = {  # suffix, how it is written, message
     "halves": ("tif", lambda p: tifffile.imwrite(p, MASK / 2), "such as 0.5 .*whole numbers. Fix"),
     "nan": ("tif", lambda p: tifffile.imwrite(p, MASK / 0.0), "such as nan .*whole numbers. Fix"),
     "negative": ("tif", lambda p: tifffile.imwrite(p, MASK - 1.0), "values -1 to 1, expected 0"),
+    "infinite halves": ("tif", lambda p: tifffile.imwrite(p, np.array([[0, np.inf]], "f2")),
+                        "values 0 to inf"),
     "white is zero": ("tif", lambda p: tifffile.imwrite(p, MASK, photometric="miniswhite"),
                       "stores white as 0"),
     "signed bytes": ("tif", lambda p: tifffile.imwrite(p, MASK.astype(np.int8) - 1),

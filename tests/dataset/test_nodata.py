@@ -109,10 +109,12 @@ def test_pixels_without_data_are_found(kind, tmp_path):
 MASKS = {
     "nodata": lambda p, m: write(p, np.where(VOID, 255, m)[None].astype(np.uint8), nodata=255),
     "negative": lambda p, m: write(p, np.where(VOID, -1, m.astype(np.int16))[None], nodata=-1),
+    "uint32": lambda p, m: write(p, np.where(VOID, 2**32 - 1, m.astype(np.uint32))[None],
+                                 nodata=2**32 - 1),
     "nan": lambda p, m: write(p, np.where(VOID, np.nan, m)[None].astype(np.float32), nodata=np.nan),
     "mask": lambda p, m: write(p, m[None], mask=~VOID),
     "sidecar": lambda p, m: write(p, m[None], mask=~VOID, internal=False),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", MASKS)

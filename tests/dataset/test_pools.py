@@ -215,7 +215,7 @@ def test_roots_and_lists_may_move_between_stops(pools, train, capsys, tmp_path):
 
 @pytest.mark.parametrize("source, parts", [
     ([], ["data.unlabeled", "at least 1"]),
-    ([["a.txt"]], ["data.unlabeled.0", "not a valid path"]),
+    ([["a.txt"]], ["data.unlabeled.0", "expected a path"]),
     ({"list": "a.txt", "rot": "b"}, ["'data.unlabeled.rot'", "did you mean 'root'"]),
     (["a.txt", {"images": "a", "mask": "b"}], ["'data.unlabeled.1.mask'", "'masks'"]),
     ({"list": "a.txt", "images": "b"}, ["'data.unlabeled.images'", "known: list, root"]),

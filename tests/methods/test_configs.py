@@ -303,13 +303,17 @@ LIMITS = [
     ("seed=2147483647", "seed=2147483648"),
     ("conf_thresh=0", "conf_thresh=-0.001"),
     ("conf_thresh=1", "conf_thresh=1.001"),
+    ("conf_thresh='1e-3'", "conf_thresh=false"),
+    ("save_every=1", "save_every=true"),
     ("optimizer.lr=1e-9", "optimizer.lr=0"),
     ("optimizer.weight_decay=0", "optimizer.weight_decay=-1e-9"),
     ("save_minutes=1e-9", "save_minutes=0"),
     ("epoch_length=10000000", "epoch_length=10000001"),
     ("batch_size=4096", "batch_size=4097"),
     ("crop_size=8192", "crop_size=8193"),
+    ("data.root=.", "data.root=''"),
     ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[0,256,0]]"),
+    ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[0,true,0]]"),
     ("data.palette=[[0,0,0],[0,0,0],[0,255,0]]", "data.palette=[[0,0,0],[0,0,0],[-1,0,0]]"),
     ("data.classes=[a,b]", "data.classes=[a]"),
     ("data.labeled=[a.txt]", "data.labeled=[]"),
@@ -318,6 +322,7 @@ LIMITS = [
     ("data.bands=[4096]", "data.bands=[4097]"),
     ("data.bands=[1]", "data.bands=[]"),
     ("data.image_range=[0,1]", "data.image_range=[1,1]"),
+    ("data.image_range=[0,255]", "data.image_range=[true,255]"),
     ("data.image_range=[0,255]", "data.image_range=255"),
     ("data.image_range=[0,255]", "data.image_range={low: 0, high: 255}"),
     ("data.scale=[1,1]", "data.scale=[1,0.999]"),
@@ -334,6 +339,7 @@ LIMITS = [
     ("model={widths: [1, 2], dropout: [0, 1]}", "model={widths: [1], dropout: [0]}"),
     ("model.lora=0", "model.lora=-1"),
     ("model.layers=[1,2,3,4]", "model.layers=[0,2,3,4]"),
+    ("model.pretrained=none", "model.pretrained=''"),
     ("optimizer.layer_decay=1", "optimizer.layer_decay=1.001"),
     ("optimizer.layer_decay=0.001", "optimizer.layer_decay=0"),
     ("criterion.min_kept=1", "criterion.min_kept=0"),
@@ -348,6 +354,7 @@ LIMITS_OF_METHODS = [
     (CorrMatch, "thresh_momentum=1", "thresh_momentum=1.001"),
     (CorrMatch, "regions=1", "regions=0"),
     (CorrMatch, "regions=4096", "regions=4097"),
+    (CorrMatch, "regions=1", "regions=true"),
     (RankMatch, "rank_weight=0", "rank_weight=-0.001"),
     (RankMatch, "references=4", "references=3"),
 ]
@@ -365,6 +372,21 @@ def test_limits_of_the_options_of_methods(toy):
         kind.read_options(load_config(toy.config, [f"method.{last}"]))
         with pytest.raises(UserError, match=f"method.{beyond.partition('=')[0]}"):
             kind.read_options(load_config(toy.config, [f"method.{beyond}"]))
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("data.root=~", r"data\.root: expected a path, found None\. Fix: put it in quotes"),
+    ("channels_last=2", "toy.yaml.*: channels_last: Input should be a valid boolean"),
+])  # fmt: skip
+def test_messages_name_key_and_value(given, message, toy):
+    with pytest.raises(UserError, match=message):
+        load_config(toy.config, [given])
+
+
+def test_a_base_in_the_home_folder(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(toy.config.parent))
+    (tmp_path / "other.yaml").write_text(f"base: ~/{toy.config.name}\n")
+    assert load_config(tmp_path / "other.yaml") == load_config(toy.config)
 
 
 def test_only_paths_are_reduced_to_names(toy):

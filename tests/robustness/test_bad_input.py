@@ -106,6 +106,7 @@ def test_section_that_contains_itself(refused):
         ("- a\n", ["expected keys and values, found list"]),
         ("", ["expected keys and values"]),
         ("base: toy.yaml\n", ["base: leads back to this file; expected no cycle"]),
+        ("base: ''\n", ["base: ", "is a folder; expected a config file"]),
         ("base: 3\n", ["base: expected the path", "found 3"]),
         ("base: none.yaml\n", ["base: ", "none.yaml", "no such config"]),
         ("epochs: 2\n", ["key 'data' is missing"]),

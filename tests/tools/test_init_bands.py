@@ -14,7 +14,14 @@ from dataset.reader import Reader
 from tests.dataset.test_bands import png
 from tests.own_images import put, write_images, write_masks
 from tools.check_data import __main__ as check_data
-from tools.prepare.own.images import ImageFile, Kind, band_settings, grid_side, inspect_image
+from tools.prepare.own.images import (
+    ImageFile,
+    Kind,
+    band_settings,
+    grid_side,
+    inspect_image,
+    suspected_fill,
+)
 from util.config.loading import load_config
 
 tifffile = pytest.importorskip("tifffile")
@@ -146,6 +153,39 @@ def test_constant_bands_and_narrow_ranges_are_scaled(values):
     spread = np.clip((pixels[:, 0] - low) / (high - low), 0, 1).std()
     assert found["std"][0] == pytest.approx(spread if values[0] < values[1] else 1, abs=1e-4)
     assert (spread > 0.25) == (values[0] < values[1])
+
+
+@pytest.mark.parametrize("fill, values", [
+    (-9999, [0, 0.4]), (np.finfo(np.float32).min, [-5, 2000]), (65535, [300, 9000]),
+    (-32768, [0, 10000]),
+])  # fmt: skip
+def test_a_fill_value_without_a_tag_is_suspected(fill, values):
+    assert _suspected(fill, values) == (fill, 0.12)
+
+
+@pytest.mark.parametrize("often, values", [
+    (0, [400, 2000]), (65535, [0, 65535]), (0, [0, 65535]), (65535, [0, 0]), (0.2, [0, 0.4]),
+])  # fmt: skip
+def test_ordinary_values_are_no_fill_values(often, values):
+    assert _suspected(often, values) is None
+
+
+def _suspected(often, values):
+    kind = Kind((1, 2), False, "floats")
+    pixels = np.random.default_rng(0).uniform(*values, (1000, 2))
+    pixels[:120, 1] = often
+    return suspected_fill([ImageFile(Path("a.tif"), (10, 10), kind, pixels)], kind)
+
+
+def test_a_suspected_fill_value_is_reported(init):
+    for i in range(COUNT):
+        path = Path("images", f"{'city one' if i % 2 else 'b/c'}/photo {i}.tif")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = np.random.default_rng(i).random(SIZE, np.float32)
+        image[:5] = -9999
+        tifffile.imwrite(path, image)
+    warning = "% of the values are -9999, far from all others, and set data.image_range. Fix"
+    assert warning in init().output()
 
 
 def test_mixed_images_and_nan_are_refused_in_one_line(init):

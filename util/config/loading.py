@@ -19,7 +19,7 @@ from util.config.label_map import QUOTES
 from util.config.schema import Config
 from util.config.types import UNION_TAGS, Section
 from util.errors import UserError
-from util.paths import find_path, nearest_hint
+from util.paths import expand_home, find_path, nearest_hint
 
 KEY_NAME = re.compile(r"[\w.,-]{1,40}", re.ASCII)
 """Keys that messages may quote; other text may be a line of a file that is not a config."""
@@ -33,6 +33,7 @@ EXPECTED = {
     "tuple_type": A_LIST,
     "dict_type": A_SECTION,
     "model_type": A_SECTION,
+    "path_type": ("a path", "put it in quotes; '.' is the working directory, '~' the home"),
 }
 """Expected kind of value, and the fix, by pydantic's type of error."""
 
@@ -89,6 +90,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: no such config file{nearest_hint(path)}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; expected a config file") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from None
     try:
@@ -153,7 +156,7 @@ def _load_tree(path: Path, children: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise UserError(f"{path}: base: expected the path of a YAML file, found {_brief(base)}")
     try:
-        below = _load_tree(path.parent / base, (*children, here))
+        below = _load_tree(path.parent / expand_home(Path(base)), (*children, here))
     except UserError as error:
         raise UserError(f"{path}: base: {error}") from None
     return _merge(below, tree)

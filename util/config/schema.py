@@ -24,6 +24,10 @@ Weights = Annotated[
     Discriminator(word_or_numbers),
 ]
 """A number for each class, or the rule that computes them from the labelled pixels."""
+BoolOrAuto = Annotated[
+    Annotated[Literal["auto"], Tag("<word>")] | Annotated[bool, Tag("<one>")],
+    Discriminator(lambda value: "<word>" if value == "auto" else "<one>"),
+]
 
 
 class Model(Section):
@@ -58,7 +62,7 @@ class Model(Section):
     of levels."""
     dropout: tuple[Share, ...] = (0.05, 0.1, 0.2, 0.3, 0.5)
     """Dropout in unet's encoder: one number for each level of `widths`."""
-    pretrained: str = "file"
+    pretrained: Annotated[str, Field(min_length=1)] = "file"
     """Weights of the backbone. `file`: pretrained/<backbone>.pth; `hub`: download timm's; `none`:
     random weights; or the path of a .pth file."""
     lora: Annotated[Natural, Field(le=1024)] = 0
@@ -257,7 +261,7 @@ class Config(Section):
     tf32: bool | None = None
     """Use TF32 in float32 convolutions and matrix products on a GPU: faster, slightly less exact.
     Default: torch's own choice."""
-    channels_last: bool | Literal["auto"] = False
+    channels_last: BoolOrAuto = False
     """Store the weights of convolutions in channels-last layout, which tensor cores prefer. `auto`:
     on a GPU, and on a CPU in mixed precision."""
     compile: bool = False

@@ -1,10 +1,20 @@
 """Types of the values of a config."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from util.paths import expand_home
 
@@ -27,6 +37,12 @@ def _printable(name: str) -> str:
     return name
 
 
+def _not_empty(path: Any) -> Any:
+    if path == "":  # else the working directory
+        raise PydanticCustomError("path_type", "expected a path")
+    return path
+
+
 def _possible(path: Path) -> Path:
     if b"\0" in os.fsencode(path):  # raises ValueError for invalid characters
         raise ValueError("a path cannot hold a zero byte")
@@ -34,11 +50,12 @@ def _possible(path: Path) -> Path:
 
 
 Name = Annotated[str, AfterValidator(_printable)]
-AnyPath = Annotated[Path, AfterValidator(_possible)]
+AnyPath = Annotated[Path, BeforeValidator(_not_empty), AfterValidator(_possible)]
 
 
 class Section(BaseModel):
-    """Base class of config sections: frozen; rejects unknown keys, NaN and infinity."""
+    """Base class of config sections: frozen; rejects unknown keys, NaN, infinity, and true and
+    false as numbers."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -47,6 +64,29 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),  # keys may begin with "model_"
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if _holds_bool(value):
+            types = [*_types_in(cls.model_fields[str(info.field_name)].annotation)]
+            if (int in types or float in types) and bool not in types:
+                raise ValueError("expected a number, not true or false (yes, no, on, off)")
+        return value
+
+
+def _holds_bool(value: Any, levels: int = 2) -> bool:
+    """Return whether a value, or the lists in it down to so many levels, hold a bool."""
+    if levels and isinstance(value, list | tuple):
+        return any(_holds_bool(part, levels - 1) for part in value)
+    return isinstance(value, bool)
+
+
+def _types_in(annotation: Any) -> Iterator[Any]:
+    """Yield the parts of an annotation such as `tuple[float, ...] | None`."""
+    yield annotation
+    for part in get_args(annotation):
+        yield from _types_in(part)
 
 
 UNION_TAGS = ("<one>", "<several>", "<folders>", "<file>", "<path>", "<word>", "<numbers>")

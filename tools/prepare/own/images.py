@@ -102,6 +102,23 @@ def band_settings(images: Sequence[ImageFile], kind: Kind) -> dict[str, Any]:
     return settings
 
 
+def suspected_fill(images: Sequence[ImageFile], kind: Kind) -> tuple[float, float] | None:
+    """Return a value that seems to mark pixels without data, and its share in its band: an end of
+    the band's range, at a distance that exceeds the width of all other values. None without one."""
+    if kind.depth == "8 bits":
+        return None
+    values = np.concatenate([image.values for image in images]).astype(np.float64)
+    for band in values.T if kind.is_numbered() else [values.ravel()]:
+        for end in (band.min(), band.max()):
+            rest = band[band != end]
+            share = 1 - rest.size / band.size
+            if 100 * share > PERCENTILES[0] and rest.size:
+                low, high = np.percentile(rest, PERCENTILES)
+                if np.abs(rest - end).min() > high - low > 0:
+                    return float(end), share
+    return None
+
+
 def _range_to_write(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Return the ends `[2, C]` of ranges: those of constant bands wider, and with 6 digits where
     this hardly changes a range."""

@@ -12,7 +12,7 @@ from dataset.validation import too_few
 from tools.prepare.own.classes import IGNORED, RARE, Classes
 from tools.prepare.own.config import commands
 from tools.prepare.own.divide import mixed_groups
-from tools.prepare.own.images import ImageFile
+from tools.prepare.own.images import ImageFile, suspected_fill
 from tools.prepare.own.match import SPLITS
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
@@ -33,6 +33,11 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
     print(_summary(found, classes.is_mapped))
     if args.second:
         print(f"pairs    of two dates: {args.images}, {args.second}")
+    if fill := suspected_fill(found.images, found.kind):
+        value, share = fill
+        print(f"warning  {share:.1%} of the values are {value:.17g}, far from all others, and set "
+              f"data.image_range. Fix, if they are no data: gdal_edit.py -a_nodata {value:.17g} "
+              "FILE for each TIFF and repeat with --force, or correct the range")  # fmt: skip
     print(table(found, classes.labels))
     masked = found.masked()
     splits = [Counter(masked[number].split for number in masks) for masks in classes.masks]
