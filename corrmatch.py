@@ -30,7 +30,7 @@ from semi.pseudo_labels import (
     cutmix,
     label_partner,
     mask_ratio,
-    per_valid_pixel,
+    mean_over_valid,
     pseudo_label,
 )
 from util import distributed
@@ -102,7 +102,7 @@ class CorrMatch(TeacherMethod):
         loss_fp = self.consistency_loss(z_fp, own, self.tau)
         p_w, log_s = at_least_float32(z_label).softmax(1), at_least_float32(z_s).log_softmax(1)
         kl = F.kl_div(log_s, p_w, reduction="none").sum(1)
-        loss_kl = per_valid_pixel(kl, mixed.above(self.tau), mixed.valid)
+        loss_kl = mean_over_valid(kl, mixed.above(self.tau), mixed.valid)
         loss_corr = (loss_corr_s + loss_corr_w) / 2
 
         supervised = 0.5 * (loss_x + loss_x_corr)

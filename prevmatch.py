@@ -28,9 +28,9 @@ from semi.pseudo_labels import (
     Partner,
     PseudoLabel,
     cutmix,
+    label_images_and_partners,
     label_partner,
     label_view,
-    label_with_partner,
     mask_ratio,
     pseudo_label,
 )
@@ -101,7 +101,7 @@ class PrevMatch(UniMatch):
         chosen = np.random.choice(len(self.previous), min(count, len(self.previous)), replace=False)
         weights = np.random.dirichlet(np.ones(len(chosen)))
         members = [(self.previous[i], float(p)) for i, p in zip(chosen, weights, strict=True)]
-        return label_with_partner(partial(ensemble_logits, self.model, members), u)
+        return label_images_and_partners(partial(ensemble_logits, self.model, members), u)
 
     def previous_loss(self, logits: Tensor, prev: PseudoLabel) -> Tensor:
         """Return the loss of labels by previous models, weighted as `prev.confidence` says."""

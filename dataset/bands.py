@@ -9,7 +9,7 @@ from PIL.ExifTags import Base as Tag
 from PIL.TiffImagePlugin import TiffImageFile
 
 from dataset.file_content import has_one_channel, has_pages, pillow_image, read_content
-from dataset.image_files import is_deep, reading
+from dataset.image_files import is_deep, reporting_unreadable
 from dataset.tiff import FileBands, tiff_bands
 from util.config.data import Bands, Data
 from util.errors import UserError, counted
@@ -24,8 +24,8 @@ def read_bands(path: Path, data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     bits without a range, has 8 bits where the range is for deeper images, or holds values that are
     not finite numbers.
     """
-    values, void = stored_bands(path, data.bands, data.max_megapixels)
-    return to_range(values, void, data, path), void
+    values, nodata_mask = stored_bands(path, data.bands, data.max_megapixels)
+    return to_range(values, nodata_mask, data, path), nodata_mask
 
 
 def stored_bands(
@@ -40,14 +40,14 @@ def stored_bands(
     values = content.pixels
     if not isinstance(values, np.ndarray):
         values = image_values(values, bands)
-    values = _without(content.void, choose_bands(values, bands, path))
+    values = _zeroed(content.nodata_mask, choose_bands(values, bands, path))
     require_finite(values, path)
-    return values, content.void
+    return values, content.nodata_mask
 
 
 def bands_of(path: Path) -> FileBands:
     """Return the bands of a file; raises `UserError` for an unreadable file."""
-    with reading(path):
+    with reporting_unreadable(path):
         image = pillow_image(path)
         if image is None:
             return tiff_bands(path)
@@ -115,15 +115,17 @@ def choose_bands(values: np.ndarray, bands: Bands, path: Path) -> np.ndarray:
     return values[..., [band - 1 for band in bands]]
 
 
-def any_void(voids: Iterable[np.ndarray | None]) -> np.ndarray | None:
+def union_of_masks(nodata_masks: Iterable[np.ndarray | None]) -> np.ndarray | None:
     """Combine bool masks `[H, W]` of pixels without data; None stands for a mask without any."""
-    masks = [void for void in voids if void is not None]
+    masks = [mask for mask in nodata_masks if mask is not None]
     return np.logical_or.reduce(masks) if masks else None
 
 
-def _without(void: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """Set values `[H, W, C]` to 0 where there is no data (`void`: bool `[H, W]`)."""
-    return values if void is None else np.where(void[..., None], values.dtype.type(0), values)
+def _zeroed(nodata_mask: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """Set values `[H, W, C]` to 0 where there is no data (`nodata_mask`: bool `[H, W]`)."""
+    if nodata_mask is None:
+        return values
+    return np.where(nodata_mask[..., None], values.dtype.type(0), values)
 
 
 def divisors(stds: np.ndarray) -> np.ndarray:
@@ -142,9 +144,11 @@ def require_finite(values: np.ndarray, path: Path) -> None:
         )
 
 
-def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path) -> np.ndarray:
+def to_range(
+    values: np.ndarray, nodata_mask: np.ndarray | None, data: Data, path: Path
+) -> np.ndarray:
     """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
-    values = _without(void, values)
+    values = _zeroed(nodata_mask, values)
     require_finite(values, path)
     if data.image_range is None:
         if values.dtype == np.uint8:
@@ -162,4 +166,4 @@ def to_range(values: np.ndarray, void: np.ndarray | None, data: Data, path: Path
             )
         return values.astype(np.float32) / 255
     low, high = np.array(data.image_range).T
-    return _without(void, np.clip((values - low) / (high - low), 0, 1).astype(np.float32))
+    return _zeroed(nodata_mask, np.clip((values - low) / (high - low), 0, 1).astype(np.float32))

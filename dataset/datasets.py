@@ -42,7 +42,7 @@ class ImageSet(Dataset):
         """Return the samples, or the failure of one.
 
         A data worker would rebuild an exception from the text of its traceback; a failure that is
-        returned reaches the main process unchanged, and `Batches` raises it there.
+        returned reaches the main process unchanged, and `ImageLoader` raises it there.
         """
         try:
             return [self[key] for key in keys]

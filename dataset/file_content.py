@@ -13,11 +13,11 @@ from PIL.ExifTags import Base as Tag
 from dataset import tiff
 from dataset.image_files import (
     MAX_MEGAPIXELS,
-    decode,
+    decode_upright,
     exif_orientation,
     open_image,
     orientation_of,
-    reading,
+    reporting_unreadable,
 )
 from util.config.label_map import MAX_VALUE
 from util.errors import UserError
@@ -37,18 +37,18 @@ class Content(NamedTuple):
     """A Pillow image; an array `[H, W]` or `[H, W, N]` where Pillow would lose something."""
     alpha: np.ndarray | None = None
     """`[H, W]`: the alpha of an array; 0 is transparent."""
-    bits: int = 8
+    grey_bits: int = 8
     """Bits of a grey value in the file: 1, 2, 4, or 8 for 8 and more."""
     is_lossy: bool = False
     """True where the compression changes values."""
     is_inverted: bool = False
     """True for grey values of a TIFF that stores white as 0: `pixels` have it as 255."""
-    void: np.ndarray | None = None
+    nodata_mask: np.ndarray | None = None
     """`[H, W]`, bool: pixels without data, by the nodata value, mask or alpha of a TIFF, or
     by a sidecar mask."""
-    nodata: np.ndarray | None = None
-    """`[H, W]`, bool: pixels of `void` that only the nodata value marks, if it is a whole number
-    that masks may hold."""
+    nodata_value_mask: np.ndarray | None = None
+    """`[H, W]`, bool: pixels of `nodata_mask` that only the nodata value marks, if it is a whole
+    number that masks may hold."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,7 +76,7 @@ def read_content(
 
     Raises `UserError` for a file that is missing, damaged, too large or holds several images.
     """
-    with reading(path):
+    with reporting_unreadable(path):
         content = _read(path, max_megapixels, numbers)
     sidecar = Path(f"{path}.msk")  # GDAL's mask of a raster
     if not os.path.isfile(sidecar):
@@ -84,11 +84,16 @@ def read_content(
     return _masked(content, _read_sidecar(sidecar, content, path, max_megapixels))
 
 
-def _masked(content: Content, void: np.ndarray) -> Content:
+def _masked(content: Content, nodata_mask: np.ndarray) -> Content:
     """Add pixels without data that a mask or alpha marks."""
-    nodata = None if content.nodata is None else content.nodata & ~void
+    nodata_value_mask = (
+        None if content.nodata_value_mask is None else content.nodata_value_mask & ~nodata_mask
+    )
     return content._replace(
-        void=void if content.void is None else void | content.void, nodata=nodata
+        nodata_mask=nodata_mask
+        if content.nodata_mask is None
+        else nodata_mask | content.nodata_mask,
+        nodata_value_mask=nodata_value_mask,
     )
 
 
@@ -111,7 +116,7 @@ def _read_tiff(path: Path, max_megapixels: int, numbers: Collection[int]) -> Con
     masks = [_oriented(mask, orientation) for mask in masks]
     content = Content(values) if numbers else _without_alpha(values, alpha)
     masks += [values[..., band] for band in alpha[:1]]
-    return _with_void(content, values, nodata, masks)
+    return _with_nodata(content, values, nodata, masks)
 
 
 def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Content:
@@ -124,32 +129,34 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     bits = _grey_bits(image)
     is_lossy = _is_lossy(image, path)
     if image.format != "TIFF":
-        return Content(decode(image), bits=bits, is_lossy=is_lossy)
+        return Content(decode_upright(image), grey_bits=bits, is_lossy=is_lossy)
     tags = image.tag_v2  # type: ignore[attr-defined]
     nodata = tags.get(tiff.GDAL_NODATA_TAG)
     masks = []
     if has_pages(image):
         orientation = orientation_of(image)
         masks = [_oriented(mask, orientation) for mask in tiff.mask_pages(path)]
-    pixels = decode(image)
+    pixels = decode_upright(image)
     if "A" in pixels.getbands():
         masks.append(np.asarray(pixels.getchannel("A")))
     white = tags.get(Tag.PhotometricInterpretation) == WHITE_IS_ZERO
     is_inverted = white and pixels.mode == "L"
     values = np.asarray(pixels) // (255 // (2**bits - 1)) if bits in (2, 4) else np.asarray(pixels)
-    content = Content(pixels, bits=bits, is_lossy=is_lossy, is_inverted=is_inverted)
-    return _with_void(content, 2**bits - 1 - values if is_inverted else values, nodata, masks)
+    content = Content(pixels, grey_bits=bits, is_lossy=is_lossy, is_inverted=is_inverted)
+    return _with_nodata(content, 2**bits - 1 - values if is_inverted else values, nodata, masks)
 
 
-def _with_void(
+def _with_nodata(
     content: Content, values: np.ndarray, nodata: object, masks: list[np.ndarray]
 ) -> Content:
     """Add the pixels without data, by the stored values, GDAL's tag, and masks (0 without data)."""
-    void = tiff.without_data(values, nodata, ())
+    nodata_mask = tiff.nodata_mask_of(values, nodata, ())
     value = tiff.nodata_value(nodata)
     is_index = value is not None and 0 <= value <= MAX_VALUE and value.is_integer()
-    content = content._replace(void=void, nodata=void if is_index else None)
-    masked = tiff.without_data(values, None, masks) if masks else None
+    content = content._replace(
+        nodata_mask=nodata_mask, nodata_value_mask=nodata_mask if is_index else None
+    )
+    masked = tiff.nodata_mask_of(values, None, masks) if masks else None
     return content if masked is None else _masked(content, masked)
 
 
@@ -158,11 +165,11 @@ def _read_sidecar(sidecar: Path, content: Content, path: Path, max_megapixels: i
     mask = read_content(sidecar, max_megapixels, numbers=[1])
     bands = np.asarray(mask.pixels)
     largest = bands if bands.ndim == 2 else bands.max(axis=2)
-    void = _oriented(largest == 0, exif_orientation(path))
-    if void.shape[::-1] != content.size:
+    nodata_mask = _oriented(largest == 0, exif_orientation(path))
+    if nodata_mask.shape[::-1] != content.size:
         found, expected = ("x".join(map(str, size)) for size in (mask.size, content.size))
         raise UserError(f"{sidecar}: the nodata mask is {found}, expected {expected} as {path}")
-    return void
+    return nodata_mask
 
 
 def load_picture(path: Path) -> Image.Image:
@@ -201,7 +208,7 @@ def pillow_image(path: Path) -> ImageFile.ImageFile | None:
 def stored_kind(path: Path) -> tuple[str, int]:
     """Return Pillow's mode of a file and the bits of a channel in it, from its header; the number
     of bands in place of a mode that Pillow lacks. Raises as `read_content`."""
-    with reading(path):
+    with reporting_unreadable(path):
         image = pillow_image(path)
         if image is None:
             return tiff.tiff_kind(path)
@@ -216,7 +223,7 @@ def may_lack_data(path: Path) -> bool:
     sidecar mask. Raises as it does for an unreadable header."""
     if path.suffix.lower() in tiff.TIFF_SUFFIXES or os.path.isfile(f"{path}.msk"):
         return True
-    with reading(path), open_image(path) as image:
+    with reporting_unreadable(path), open_image(path) as image:
         return image.format == "TIFF"
 
 
@@ -243,7 +250,7 @@ def refuse_several(image: Image.Image, path: Path) -> None:
     elif image.format in ANIMATED and getattr(image, "is_animated", False):
         count = image.n_frames  # type: ignore[attr-defined]
     if count > 1:
-        raise tiff.several(path, count)
+        raise tiff.several_images_error(path, count)
 
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:

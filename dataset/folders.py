@@ -12,8 +12,8 @@ from dataset.split_files import (
     Fault,
     Scan,
     Split,
-    no_such_split_file,
-    raise_first,
+    missing_split_file_error,
+    raise_first_fault,
     scan_split_file,
 )
 from util.config.data import Data, Folders, ImageSource, ImageSources, SplitFile
@@ -36,7 +36,7 @@ def read_samples(sources: ImageSources, data: Data, masks: bool) -> Split:
     or has an image without a mask.
     """
     split, faults = scan_samples(sources, data, masks)
-    raise_first(faults)
+    raise_first_fault(faults)
     return split
 
 
@@ -64,9 +64,9 @@ def require_sources(sources: ImageSources, data: Data) -> None:
     for source in sources if isinstance(sources, tuple) else (sources,):
         path = _origin(source, data).path
         if isinstance(source, Folders) and not os.path.isdir(path):
-            raise no_such_folder(path)
+            raise missing_folder_error(path)
         if not os.path.exists(path):  # also False for impossible paths
-            raise no_such_split_file(path)
+            raise missing_split_file_error(path)
 
 
 def _origin(source: ImageSource, data: Data) -> Origin:
@@ -92,7 +92,7 @@ def names_by_stem(folder: Path, skip: Path | None = None, pattern: str = "*") ->
     image, or two of one name.
     """
     if not os.path.isdir(folder):  # also False for impossible paths
-        raise no_such_folder(folder)
+        raise missing_folder_error(folder)
     expression = _expression(pattern)
     found: dict[str, str] = {}
     left_out: dict[str, list[str]] = {}
@@ -140,7 +140,7 @@ def _warn_of_left_out(folder: Path, files: dict[str, list[str]], outputs: list[s
         )
 
 
-def no_such_folder(folder: Path) -> UserError:
+def missing_folder_error(folder: Path) -> UserError:
     return UserError(f"{folder}: no such folder{nearest_hint(folder)}")
 
 

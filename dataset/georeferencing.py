@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from dataset.image_files import reading
+from dataset.image_files import reporting_unreadable
 from dataset.tiff import TIFF_SUFFIXES
 from util.errors import UserError
 
@@ -65,7 +65,10 @@ def read_grid(path: Path) -> Grid | None:
     """Return the place of a TIFF's pixels; None for other files, and without coordinate system or
     transformation."""
     if path.suffix.lower() in TIFF_SUFFIXES:
-        with suppress(UserError), reading(path):  # missing or damaged tags raise errors
+        with (
+            suppress(UserError),
+            reporting_unreadable(path),
+        ):  # missing or damaged tags raise errors
             return _grid(_tags(path))
     return None
 

@@ -53,7 +53,7 @@ def exif_orientation(path: Path) -> int:
 
 def _header(path: Path) -> tuple[tuple[int, int], int]:
     """Return size as shown and EXIF orientation; raises `UserError` as `read_content` does."""
-    with reading(path):
+    with reporting_unreadable(path):
         try:
             with open_image(path) as image:
                 orientation = orientation_of(image)
@@ -76,7 +76,7 @@ def orientation_of(image: Image.Image) -> int:
         return 1
 
 
-def decode(image: ImageFile.ImageFile) -> Image.Image:
+def decode_upright(image: ImageFile.ImageFile) -> Image.Image:
     """Decode an opened file and apply its EXIF orientation; raises as Pillow does."""
     if image.format == "TIFF":
         image.filename = ""  # else Pillow maps grey TIFFs into memory and ignores EXIF
@@ -98,7 +98,7 @@ def decoding_threads(files: Sequence[Path]) -> int:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reporting_unreadable(path: Path) -> Iterator[None]:
     """Turn the errors of a reader into a `UserError` for a missing or damaged file.
 
     Refuses other things than files, such as a named pipe: opening it could wait forever.
@@ -137,7 +137,7 @@ def missing_file_hint(path: Path) -> str:
     return ""
 
 
-def size_mismatch(
+def size_mismatch_error(
     image: Path, mask: Path, image_size: tuple[int, int], mask_size: tuple[int, int]
 ) -> UserError:
     """Return the error for a mask whose size differs from its image's, after EXIF orientation."""

@@ -21,7 +21,7 @@ from util.log import logger
 from util.workers import BATCH_TIMEOUT, START_METHOD, allow_open_files, require_short_tmpdir
 
 
-class LoaderProcess(NamedTuple):
+class ProcessInfo(NamedTuple):
     """Rank, world size and data workers of the process that a loader serves."""
 
     rank: int
@@ -31,10 +31,10 @@ class LoaderProcess(NamedTuple):
     """True if batches go to a GPU."""
 
 
-class Batches(DataLoader):
+class ImageLoader(DataLoader):
     """A loader of the batches of an `ImageSet`, which raises the original failures."""
 
-    def __init__(self, dataset: ImageSet, process: LoaderProcess, **options: Any):
+    def __init__(self, dataset: ImageSet, process: ProcessInfo, **options: Any):
         if process.workers:
             allow_open_files()
             require_short_tmpdir()
@@ -60,13 +60,13 @@ def _collate(samples: list[Any] | Exception) -> Any:
     return samples if isinstance(samples, Exception) else default_collate(samples)
 
 
-class EpochBatches(Sampler[list[tuple[int, int]]]):
+class GlobalBatchSampler(Sampler[list[tuple[int, int]]]):
     """Keys (epoch, position) of the batches of one process: its part of every global batch.
 
-    `TrainingBatches.start_at` sets the epoch and the step to begin with.
+    `TrainingLoader.start_at` sets the epoch and the step to begin with.
     """
 
-    def __init__(self, steps: int, global_batch: int, process: LoaderProcess):
+    def __init__(self, steps: int, global_batch: int, process: ProcessInfo):
         self.steps = steps
         self.global_batch = global_batch
         self.process = process
@@ -87,13 +87,13 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         return [(epoch, position) for position in range(first, first + per_process)]
 
 
-class TrainingBatches(Batches):
+class TrainingLoader(ImageLoader):
     """A loader of the raw batches of one process (see `make_views`)."""
 
     dataset: TrainingSet
-    batch_sampler: EpochBatches
+    batch_sampler: GlobalBatchSampler
 
-    def start_at(self, epoch: int, step: int) -> "TrainingBatches":
+    def start_at(self, epoch: int, step: int) -> "TrainingLoader":
         """Set the epoch and step that come next; return the loader."""
         self.batch_sampler.epoch = epoch
         self.batch_sampler.first_step = step
@@ -153,8 +153,8 @@ def training_loader(
     global_batch: int,
     per_forward: int,
     strong_views: int,
-    process: LoaderProcess,
-) -> TrainingBatches:
+    process: ProcessInfo,
+) -> TrainingLoader:
     """Return the loader of a run's training batches.
 
     Args:
@@ -181,11 +181,9 @@ def training_loader(
         strong_views=strong_views,
         cutmix_partner=partner,
     )
-    batches = EpochBatches(steps, global_batch, process)
+    batches = GlobalBatchSampler(steps, global_batch, process)
     is_persistent = process.workers > 0
-    return TrainingBatches(
-        dataset, process, batch_sampler=batches, persistent_workers=is_persistent
-    )
+    return TrainingLoader(dataset, process, batch_sampler=batches, persistent_workers=is_persistent)
 
 
 def effective_partner(config: Config, per_forward: int) -> str:
@@ -195,15 +193,15 @@ def effective_partner(config: Config, per_forward: int) -> str:
 
 
 def evaluation_loader(
-    config: Config, samples: Sequence[Sample], process: LoaderProcess, capacity: int = 0
-) -> Batches:
+    config: Config, samples: Sequence[Sample], process: ProcessInfo, capacity: int = 0
+) -> ImageLoader:
     """Return a loader of every `world`-th whole image from `rank` on, one at a time.
 
     `capacity`: bytes for decoded images that the next evaluation reuses.
     """
     dataset = EvaluationSet(DecodedSamples(Reader(config.data), samples, True, capacity))
     indices = list(range(process.rank, len(samples), process.world))
-    return Batches(dataset, process, sampler=indices)
+    return ImageLoader(dataset, process, sampler=indices)
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:

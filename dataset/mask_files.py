@@ -14,7 +14,7 @@ from util.errors import UserError, counted
 
 GREY_STEP = 0x010101
 """Difference between the codes of two neighbouring grey values."""
-CLEAR, VOID = 2**24, 2**24 + 1
+CLEAR, NODATA = 2**24, 2**24 + 1
 """Codes of fully transparent pixels, and of pixels without data."""
 
 
@@ -22,7 +22,7 @@ class LabelLookup:
     """Table from the codes of a mask to class indices, by the config's mask keys.
 
     Codes are values, or colours as r + 256 g + 65536 b where label_map names colours; `CLEAR` and
-    `VOID` mark transparent pixels and pixels without data.
+    `NODATA` mark transparent pixels and pixels without data.
     """
 
     def __init__(self, data: Data):
@@ -35,7 +35,7 @@ class LabelLookup:
         self._named = [code_of(key) for key in label_map if key != OTHER]
         """Codes that mean a class, or ignore, even where a file says that it has no data."""
         self._classes = np.full(self._count + 2, label_map.get(OTHER, UNKNOWN), np.uint8)
-        """Class index by code; the last two for `CLEAR` and `VOID`."""
+        """Class index by code; the last two for `CLEAR` and `NODATA`."""
         if data.label_map is None:
             count, zero = len(data.classes), int(data.reduce_zero_label)
             self._named = [*range(count + zero)]
@@ -126,21 +126,24 @@ def mask_codes(
     """Return the codes `[H, W]` of a mask; raises `UserError` for a wrong mode.
 
     `named`: codes with a meaning of their own (None: all), which the nodata value and the alpha of
-    a TIFF do not change to `VOID`.
+    a TIFF do not change to `NODATA`.
     """
-    if in_colour and mask.nodata is not None and is_deep_mask(mask):
-        if np.asarray(mask.pixels)[mask.nodata].max(initial=0) > 255:  # no colour, so no class
-            mask = mask._replace(nodata=None)
+    if in_colour and mask.nodata_value_mask is not None and is_deep_mask(mask):
+        # Not a colour, so no class.
+        if np.asarray(mask.pixels)[mask.nodata_value_mask].max(initial=0) > 255:
+            mask = mask._replace(nodata_value_mask=None)
     codes = colour_codes(mask, path) if in_colour else value_codes(mask, path)
     alpha = alpha_of(mask)
     if alpha is not None and (clear := alpha == 0).any():
         codes = np.where(clear, np.uint32(CLEAR), codes)
-    if mask.void is None:
+    if mask.nodata_mask is None:
         return codes
-    kept = codes == CLEAR if mask.nodata is None else (codes == CLEAR) | mask.nodata
+    kept = codes == CLEAR
+    if mask.nodata_value_mask is not None:
+        kept |= mask.nodata_value_mask
     if named is not None:
         kept &= np.isin(codes, named)
-    return np.where(mask.void & ~kept, np.uint32(VOID), codes)
+    return np.where(mask.nodata_mask & ~kept, np.uint32(NODATA), codes)
 
 
 def alpha_of(mask: Content) -> np.ndarray | None:
@@ -160,7 +163,7 @@ def alpha_of(mask: Content) -> np.ndarray | None:
         return values != bool(clear)
     if isinstance(clear, tuple):
         return ~(values[..., :3] == clear).all(axis=2)
-    return values != clear * (255 // (2**mask.bits - 1) if mask.bits in (2, 4) else 1)
+    return values != clear * (255 // (2**mask.grey_bits - 1) if mask.grey_bits in (2, 4) else 1)
 
 
 def value_codes(mask: Content, path: Path) -> np.ndarray:
@@ -173,19 +176,21 @@ def value_codes(mask: Content, path: Path) -> np.ndarray:
     values = _pixels_with_data(mask)
     if values.ndim == 3:  # grey with alpha
         values = values[..., 0]
-    if mask.bits in (2, 4):  # Pillow stretches these to 255
-        return values // (255 // (2**mask.bits - 1))
+    if mask.grey_bits in (2, 4):  # Pillow stretches these to 255
+        return values // (255 // (2**mask.grey_bits - 1))
     return values.astype(np.uint8) if values.dtype == bool else _whole(values, path)
 
 
 def _pixels_with_data(mask: Content) -> np.ndarray:
     """Return the pixels of a mask, 0 where they cannot be a class."""
     values = np.asarray(mask.pixels)
-    if mask.void is None:
+    if mask.nodata_mask is None:
         return values
-    void = mask.void if mask.nodata is None else mask.void & ~mask.nodata
-    void = void if values.ndim == 2 else void[..., None]
-    return np.where(void, values.dtype.type(0), values)
+    nodata_mask = mask.nodata_mask
+    if mask.nodata_value_mask is not None:
+        nodata_mask = nodata_mask & ~mask.nodata_value_mask
+    nodata_mask = nodata_mask if values.ndim == 2 else nodata_mask[..., None]
+    return np.where(nodata_mask, values.dtype.type(0), values)
 
 
 def has_values(mask: Content) -> bool:

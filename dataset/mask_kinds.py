@@ -31,7 +31,7 @@ class Agreement(NamedTuple):
 
 def mask_kind(mask: Content) -> str:
     """Return the mode of a mask, and its bits where Pillow's mode hides them."""
-    return f"{mask.mode} of {mask.bits} bits" if mask.bits in (2, 4) else mask.mode
+    return f"{mask.mode} of {mask.grey_bits} bits" if mask.grey_bits in (2, 4) else mask.mode
 
 
 def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
@@ -45,8 +45,8 @@ def value_colours(mask: Content, values: Iterable[int]) -> dict[int, int]:
         held = np.array([*values], np.int64)
         step = 257 if held.max(initial=0) > 255 else 1
         return {} if (held % step).any() else {v: v // step * GREY_STEP for v in held.tolist()}
-    step = 255 // (2**mask.bits - 1) * GREY_STEP
-    return _by_value(tuple(range(0, 2**mask.bits * step, step)))
+    step = 255 // (2**mask.grey_bits - 1) * GREY_STEP
+    return _by_value(tuple(range(0, 2**mask.grey_bits * step, step)))
 
 
 @lru_cache

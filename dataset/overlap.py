@@ -107,17 +107,17 @@ def seen_in_training(test: Split, data: Data, pattern: str | None) -> Iterator[s
     with a test split; split files and folders that are missing are left out."""
     location = locator()
     tested = set(map(location, test.samples))
-    for kind, use in USE_IN_TRAINING.items():
-        if source := getattr(data, kind):
+    for split, use in USE_IN_TRAINING.items():
+        if source := getattr(data, split):
             with suppress(UserError):
-                split, _ = scan_samples(source, data, masks=kind != "unlabeled")
-                if shared := tested.intersection(map(location, split.samples)):
+                training, _ = scan_samples(source, data, masks=split != "unlabeled")
+                if shared := tested.intersection(map(location, training.samples)):
                     yield (
                         f"{test.name}: shares {len(shared)} of "
-                        f"{counted(len(tested), 'image')} with data.{kind}, {use}; the score may "
+                        f"{counted(len(tested), 'image')} with data.{split}, {use}; the score may "
                         "be too high"
                     )
-                elif text := shared_volumes(test, [split], pattern):
+                elif text := shared_volumes(test, [training], pattern):
                     yield text
 
 

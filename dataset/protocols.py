@@ -34,8 +34,8 @@ def fingerprint(text: bytes) -> Fingerprint:
     return Fingerprint(len(lines), len(unique), digest)
 
 
-class PublishedList(NamedTuple):
-    """A list that one or more repositories publish."""
+class PublishedSplitFile(NamedTuple):
+    """A split file that one or more repositories publish."""
 
     dataset: str
     name: str  # such as 92/labeled or val
@@ -57,11 +57,11 @@ class PublishedList(NamedTuple):
         return f"{self.dataset}/{self.name} of {', '.join(self.sources)}"
 
 
-def read_protocols() -> list[PublishedList]:
+def read_protocols() -> list[PublishedSplitFile]:
     """Read all published lists; variants of one name are adjacent."""
     tree = yaml.safe_load(PROTOCOLS.read_text(encoding="utf-8"))
     return [
-        PublishedList(
+        PublishedSplitFile(
             dataset,
             name,
             v["path"],
@@ -74,14 +74,14 @@ def read_protocols() -> list[PublishedList]:
     ]
 
 
-def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
+def select_split_files(target: str, source: str | None = None) -> list[PublishedSplitFile]:
     """Return the lists of `pascal`, of `pascal/92` with its val list, or `pascal/val` alone.
 
     `source`: owner/repository, or the repository, that publishes them. Raises `UserError` for
     unknown names, and for a name under which repositories publish different lists.
     """
     dataset, _, partition = target.partition("/")
-    lists = lists_of(dataset)
+    lists = split_files_of(dataset)
     found = [p for p in lists if partition in ("", p.partition)]
     if not found:
         known = ", ".join(dict.fromkeys(p.partition for p in lists))
@@ -102,7 +102,7 @@ def select_lists(target: str, source: str | None = None) -> list[PublishedList]:
     return found
 
 
-def lists_of(dataset: str) -> list[PublishedList]:
+def split_files_of(dataset: str) -> list[PublishedSplitFile]:
     """Return the published lists of a dataset; raises `UserError` where there are none."""
     lists = read_protocols()
     found = [p for p in lists if p.dataset == dataset]
@@ -112,7 +112,9 @@ def lists_of(dataset: str) -> list[PublishedList]:
     return found
 
 
-def _of_source(lists: list[PublishedList], source: str, target: str) -> list[PublishedList]:
+def _of_source(
+    lists: list[PublishedSplitFile], source: str, target: str
+) -> list[PublishedSplitFile]:
     """Return the lists that `source` publishes, with it as their only source."""
     every = list(dict.fromkeys(repository for p in lists for repository in p.sources))
     chosen = [r for r in every if source in (r, r.split("/")[1])]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dataset.bands import any_void, read_bands
+from dataset.bands import read_bands, union_of_masks
 from dataset.file_content import may_lack_data
-from dataset.image_files import size_mismatch
+from dataset.image_files import size_mismatch_error
 from dataset.mask_files import LabelLookup, open_mask
 from dataset.samples import Sample
 from util.config.data import Data
@@ -34,8 +34,10 @@ class Reader:
     def image_and_nodata_mask(self, sample: Sample) -> tuple[np.ndarray, Image.Image | None]:
         """Return an image, and a mask with 255 where it has no data (None if it has data
         everywhere)."""
-        image, void = read_dates(sample.image_files, self.data)
-        return image, None if void is None else Image.fromarray(void * np.uint8(IGNORE))
+        image, nodata_mask = read_dates(sample.image_files, self.data)
+        if nodata_mask is None:
+            return image, None
+        return image, Image.fromarray(nodata_mask * np.uint8(IGNORE))
 
     def mask(self, sample: Sample) -> Image.Image:
         """Return the class indices of a sample; raises `UserError` as `open_mask` does."""
@@ -53,12 +55,14 @@ class Reader:
 
         Raises `UserError` for a faulty file and for different sizes.
         """
-        image, void = read_dates(sample.image_files, self.data)
+        image, nodata_mask = read_dates(sample.image_files, self.data)
         mask = self.mask(sample)
         if size_of(image) != mask.size:
-            raise size_mismatch(sample.image_file, sample.mask_file, size_of(image), mask.size)
-        if void is not None:
-            mask.paste(IGNORE, mask=Image.fromarray(void))
+            raise size_mismatch_error(
+                sample.image_file, sample.mask_file, size_of(image), mask.size
+            )
+        if nodata_mask is not None:
+            mask.paste(IGNORE, mask=Image.fromarray(nodata_mask))
         return image, mask
 
 
@@ -70,10 +74,10 @@ def size_of(image: np.ndarray) -> tuple[int, int]:
 def read_dates(files: Sequence[Path], data: Data) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the bands of all images of a sample `[H, W, C]`, and a bool mask `[H, W]` of pixels
     without data (None if there are none); raises as `Reader.image`."""
-    images, voids = zip(*(read_bands(file, data) for file in files), strict=True)
+    images, nodata_masks = zip(*(read_bands(file, data) for file in files), strict=True)
     refuse_other_size(files, [size_of(image) for image in images])
     image = np.concatenate(images, axis=2) if len(images) > 1 else images[0]
-    return image, any_void(voids)
+    return image, union_of_masks(nodata_masks)
 
 
 def refuse_other_size(files: Sequence[Path], sizes: Sequence[tuple[int, int]]) -> None:

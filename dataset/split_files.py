@@ -55,11 +55,11 @@ def read_split_file(path: Path, masks: bool) -> Split:
     Raises `UserError` for a missing or empty file, a repeated image and a faulty line.
     """
     samples, faults = scan_split_file(Origin(path, Path()), masks, None)
-    raise_first(faults)
+    raise_first_fault(faults)
     return Split(str(path), Samples(samples))
 
 
-def raise_first(faults: Sequence[Fault]) -> None:
+def raise_first_fault(faults: Sequence[Fault]) -> None:
     """Log the faults if there are several; raise `UserError` with the first one."""
     if len(faults) > 1:
         for fault in faults[:MAX_LOGGED]:
@@ -118,7 +118,7 @@ def _names_by_form(folder: Path) -> dict[str, str]:
     return {nfc(name): name for name in names} | {name: name for name in names}
 
 
-def no_such_split_file(path: Path) -> UserError:
+def missing_split_file_error(path: Path) -> UserError:
     """Return the error for a missing split file, with a command or name to use."""
     return UserError(f"{path}: no such split file{fetch_hint(path, nearest_hint(path))}")
 
@@ -133,7 +133,7 @@ def _read_text(path: Path) -> str:
             )
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise no_such_split_file(path) from None
+        raise missing_split_file_error(path) from None
     except IsADirectoryError:
         raise UserError(
             f"{path}: a folder, expected a split file. Fix: name folders as "
@@ -186,7 +186,7 @@ def split_order(samples: Sequence[Sample]) -> str:
     return hashlib.sha256(_content(samples)).hexdigest()[:12]
 
 
-def draw_key(name: str, seed: int) -> bytes:
+def shuffle_key(name: str, seed: int) -> bytes:
     """Return the sort key of an image in a draw: a hash, as generators differ between versions."""
     return hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest()
 

@@ -62,7 +62,7 @@ def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> Stored:
         refuse_large(path, size, max_megapixels)
         count = number_of_images(map(_kind, series.pages))
         if count > 1 and not may_have_pages:
-            raise several(path, count)
+            raise several_images_error(path, count)
         values = _decoded(series, path).transpose(FLAT_AXES[series.axes])
         masks = _mask_pages(file, values.shape[:2], path)
         nodata = series.keyframe.tags.valueof(GDAL_NODATA_TAG, "")
@@ -98,19 +98,19 @@ def _decoded(source: Any, path: Path) -> np.ndarray:
         ) from None
 
 
-def without_data(
+def nodata_mask_of(
     values: np.ndarray, nodata: object, masks: Iterable[np.ndarray]
 ) -> np.ndarray | None:
     """Return a bool mask `[H, W]`, True where all bands of `values` (`[H, W]` or `[H, W, N]`) have
     the nodata value, or a mask is 0; None if there are none."""
-    void = np.zeros(values.shape[:2], bool)
+    nodata_mask = np.zeros(values.shape[:2], bool)
     value = nodata_value(nodata)
     if value is not None:
         same = is_nodata(values, value)
-        void |= same.all(axis=2) if same.ndim == 3 else same
+        nodata_mask |= same.all(axis=2) if same.ndim == 3 else same
     for mask in masks:
-        void |= mask == 0
-    return void if void.any() else None
+        nodata_mask |= mask == 0
+    return nodata_mask if nodata_mask.any() else None
 
 
 def is_nodata(values: np.ndarray, value: float) -> np.ndarray:
@@ -144,7 +144,7 @@ def number_of_images(kinds: Iterable[int]) -> int:
     return sum(not kind & REDUCED_OR_MASK for kind in kinds)
 
 
-def several(path: Path, count: int) -> UserError:
+def several_images_error(path: Path, count: int) -> UserError:
     return UserError(f"{path}: holds {count} images, expected one. Fix: save each as its own file")
 
 
@@ -196,7 +196,7 @@ def _series(file: Any, path: Path) -> Any:
     """Return the one series in a file, an image; raises `UserError` for several and for volumes."""
     images = [s for s in file.series if not s.keyframe.subfiletype & REDUCED_OR_MASK]
     if len(images) > 1:
-        raise several(path, len(images))
+        raise several_images_error(path, len(images))
     if not images:
         raise ValueError("no image in it")
     (series,) = images

@@ -13,13 +13,13 @@ from dataset.bands import is_grey
 from dataset.file_content import stored_kind
 from dataset.folders import read_samples
 from dataset.georeferencing import refuse_other_grid
-from dataset.image_files import image_size, missing_file_hint, size_mismatch
+from dataset.image_files import image_size, missing_file_hint, size_mismatch_error
 from dataset.mask_files import CLEAR, read_mask
 from dataset.mask_kinds import MaskFormat, disagreement, mask_format
 from dataset.overlap import refuse_overlaps
 from dataset.reader import Reader, refuse_other_size
 from dataset.samples import NO_IMAGE, Sample, Samples, mentions_image
-from dataset.split_files import Fault, Split, Splits, raise_first
+from dataset.split_files import Fault, Split, Splits, raise_first_fault
 from dataset.threads import map_in_threads, try_in_threads
 from util.config.data import Data, ImageSources
 from util.config.types import IGNORE
@@ -50,15 +50,15 @@ def read_splits(data: Data, unlabeled: bool) -> Splits:
     return splits
 
 
-def required_source(source: ImageSources | None, kind: str) -> ImageSources:
+def required_source(source: ImageSources | None, split: str) -> ImageSources:
     """Return the source of a split; raises `UserError` where the config does not name it."""
     if source is not None:
         return source
     problem = (
-        f"data.{kind}: not set; expected a split file or folders. Fix: set data.{kind} in the "
-        f"config; a training also takes --{kind}-id-path FILE"
+        f"data.{split}: not set; expected a split file or folders. Fix: set data.{split} in the "
+        f"config; a training also takes --{split}-id-path FILE"
     )
-    if kind == "unlabeled":
+    if split == "unlabeled":
         problem += (
             ". If all images are labelled, draw both splits: python -m tools.splits make "
             "--config CONFIG --labeled 1/8 --out FOLDER"
@@ -166,7 +166,7 @@ def _headers_agree(sample: Sample) -> None:
     sizes = [image_size(file) for file in sample.image_files]
     refuse_other_size(sample.image_files, sizes)
     if sample.mask is not None and sizes[0] != (mask := image_size(sample.mask_file)):
-        raise size_mismatch(sample.image_file, sample.mask_file, sizes[0], mask)
+        raise size_mismatch_error(sample.image_file, sample.mask_file, sizes[0], mask)
     refuse_other_grid(sample.files)
 
 
@@ -232,9 +232,9 @@ def too_few(
 def _checked(
     check: Callable[[Sample], R], samples: Sequence[Sample], files: Sequence[Path]
 ) -> list[R]:
-    """Return the results of a check; raises `UserError` as `raise_first`."""
+    """Return the results of a check; raises `UserError` as `raise_first_fault`."""
     checked = try_in_threads(check, samples, files, "checking files")
-    raise_first([
+    raise_first_fault([
         Fault(sample.origin, sample.line, str(error))
         for sample, error in zip(samples, checked, strict=True)
         if isinstance(error, UserError)

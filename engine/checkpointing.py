@@ -27,21 +27,29 @@ def _scalar(value: Any) -> Tensor:
 
 
 class Strict(Section):
+    """Base class of a checkpoint's records: types are not converted."""
+
     model_config = ConfigDict(strict=True)
 
 
 class Best(Strict):
+    """Best score of a network, and its epoch."""
+
     score: float = Field(validation_alias=AliasChoices("score", "miou"))  # name in older versions
     epoch: Natural
 
 
 class Sums(Strict):
+    """Running means of an epoch, from `engine.progress.Means.state`."""
+
     sums: dict[str, Annotated[Any, AfterValidator(_scalar)]]
     finite: dict[str, Annotated[Any, AfterValidator(_scalar)]] = {}
     count: Natural
 
 
-class Scaler(Strict):
+class LossScaleState(Strict):
+    """Loss scale, from `LossScale.state`."""
+
     model_config = ConfigDict(extra="ignore")  # torch's own scaler had more keys
 
     scale: PositiveFloat
@@ -68,7 +76,7 @@ class RunState(Strict):
 
     method: dict[str, Any]
     optimizer: dict[str, Any]
-    scaler: Scaler
+    scaler: LossScaleState
     epoch: Natural
     done: Natural
     means: Sums
@@ -172,8 +180,10 @@ def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     files, when the named checkpoint is missing, and when no checkpoint is readable.
     """
     checkpoints = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]
-    is_again = run_dir.is_own() and (resume != "never" or distributed.is_restart())
-    if checkpoints and (resume == "auto" or is_again):
+    is_repeated_start = run_dir.was_started_by_this_command() and (
+        resume != "never" or distributed.is_restart()
+    )
+    if checkpoints and (resume == "auto" or is_repeated_start):
         return _first_readable(run_dir, checkpoints)
     if resume in ("auto", "never"):
         _refuse_to_overwrite(run_dir)

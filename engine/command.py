@@ -9,10 +9,10 @@ from torch import nn
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
-from dataset.cross_validation import draw_digest
+from dataset.cross_validation import folds_digest
 from dataset.loaders import (
-    Batches,
-    TrainingBatches,
+    ImageLoader,
+    TrainingLoader,
     evaluation_loader,
     images_per_forward,
     training_loader,
@@ -21,7 +21,7 @@ from dataset.overlap import shared_volumes
 from dataset.split_files import Split, Splits, split_identity, split_order
 from dataset.validation import check_files, read_splits, sizes_digest
 from engine.checkpointing import state_to_resume
-from engine.dry_run import Measured, dry_run, measure
+from engine.dry_run import Measurements, dry_run, measure
 from engine.loggers import check_trackers
 from engine.method import Method
 from engine.optimizer import with_scaled_lr
@@ -98,10 +98,10 @@ def build_trainer(
     orders = {name: split_order(split.samples) for name, split in splits._asdict().items()}
     facts = {"code": code_version(), "order of split files": orders}  # not in the config
     identities = _check_splits(method_class, config, splits, facts)
-    run_dir.origin = {
+    run_dir.start_fields = {
         "method": method_class.__name__,
         "images": identities,
-        "folds": draw_digest(config.data),
+        "folds": folds_digest(config.data),
         "facts": facts,
         "class_weights": config.criterion.class_weights,  # the rule; the config gets its numbers
     }
@@ -117,7 +117,7 @@ def build_trainer(
     return trainer
 
 
-def measure_method(method_class: type[Method], config: Config) -> tuple[Measured, int, int]:
+def measure_method(method_class: type[Method], config: Config) -> tuple[Measurements, int, int]:
     """Measure a step and a validation image without starting a run.
 
     Also returns the number of steps per epoch and of validation images. Raises `UserError` as
@@ -153,7 +153,7 @@ def _check_splits(
         trained = [splits.labeled, splits.unlabeled]
         if shared := shared_volumes(splits.val, trained, config.evaluation.volume_pattern):
             logger.warning("%s", shared)
-    if distributed.processes_here() < distributed.launched_ranks():  # several machines
+    if distributed.processes_here() < distributed.launched_world_size():  # several machines
         digests = {name: sizes_digest(split) for name, split in splits._asdict().items()}
         distributed.require_equal("files", {"sizes of files": digests})
     return identities
@@ -181,7 +181,7 @@ def _loaders(
     device: torch.device,
     splits: Splits,
     per_forward: int,
-) -> tuple[TrainingBatches, Batches]:
+) -> tuple[TrainingLoader, ImageLoader]:
     """Return loaders of this process's training batches and validation images."""
     process = loader_process(config, device)
     cache_sizes = cache_bytes(splits, config.data)

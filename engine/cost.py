@@ -2,7 +2,7 @@
 
 The step runs on fake tensors, which have shapes but no memory.
 Uses private interfaces of torch. Fake tensors are on the CPU, as torch cannot run a backward pass
-on a GPU that is not there; `AsOnGpu` imitates the behaviour of a GPU.
+on a GPU that is not there; `GpuSemantics` imitates the behaviour of a GPU.
 """
 
 import math
@@ -117,8 +117,8 @@ def _step_cost(
         with distributed.single_process():
             trainer = late_trainer(method, config)
         parts = num_images // per_forward
-        memory = Memory(trainer, accumulate=num_images > per_forward)
-        with distributed.single_process(), flop_counter() as counter, memory, AsOnGpu():
+        memory = MemoryTracker(trainer, accumulate=num_images > per_forward)
+        with distributed.single_process(), flop_counter() as counter, memory, GpuSemantics():
             trainer.optimize(map_tensors(fake.from_tensor, raw), 0)
         state = tree_leaves([method.state_dict(), trainer.optimizer.state_dict()])
         return Cost(
@@ -177,7 +177,7 @@ class _Block:
     storage: weakref.ref
 
 
-class Memory(TorchDispatchMode):
+class MemoryTracker(TorchDispatchMode):
     """Count the bytes, by kind, of a trainer's tensors inside the context.
 
     `accumulate`: gradients of earlier micro-batches exist all the time.
@@ -253,7 +253,7 @@ _FLOAT32 = {
 """Functions of networks and methods that autocast computes in float32 on a GPU only."""
 
 
-class AsOnGpu(TorchFunctionMode):
+class GpuSemantics(TorchFunctionMode):
     """Compute on the CPU as on a GPU: autocast's float32, transfers that copy, and batch norms that
     see the images of all processes, so that one image of this process is enough."""
 

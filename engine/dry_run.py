@@ -12,9 +12,9 @@ import torch
 from torch.utils.data import default_collate
 
 from dataset.cache import DecodedSamples
-from dataset.loaders import TrainingBatches, data_workers
+from dataset.loaders import TrainingLoader, data_workers
 from engine.cost import have_previous_models, step_cost
-from engine.estimate import describe_needs, fact_lines, run_needs
+from engine.estimate import describe_requirements, fact_lines, run_requirements
 from engine.method import Method
 from engine.trainer import Trainer
 from engine.validation import evaluate_network
@@ -36,7 +36,7 @@ SMALL_NETWORKS: dict[str, tuple[dict[str, Any], int]] = {
 """Settings of a small network and its crop size, by `model.network`; of others, the crop only."""
 
 
-class Measured(NamedTuple):
+class Measurements(NamedTuple):
     """Seconds measured on this machine, and the loss of a step."""
 
     loss: float
@@ -51,19 +51,19 @@ class Measured(NamedTuple):
 
     def hours(self, epochs: int, steps: int, images: int, every: int) -> float:
         """Return the hours of epochs of `steps`, with `images` validated in every `every`-th."""
-        one_step = _with_loading(self.step, self.load, self.workers)
-        one_image = _with_loading(self.image, self.image_load, self.workers)
+        one_step = _seconds_with_loading(self.step, self.load, self.workers)
+        one_image = _seconds_with_loading(self.image, self.image_load, self.workers)
         return epochs * (steps * one_step + images * one_image / every) / 3600
 
 
-def measure(trainer: Trainer) -> Measured:
+def measure(trainer: Trainer) -> Measurements:
     """Time steps and validation images, each after a first one, and their loading."""
     train_loader = trainer.train_loader
     have_previous_models(trainer.method, trainer.config.epochs)
     raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
-    return Measured(
+    return Measurements(
         loss, step, _seconds_to_load(train_loader), *_validation(trainer), train_loader.num_workers
     )
 
@@ -74,7 +74,7 @@ def dry_run(trainer: Trainer) -> None:
     steps, images = len(trainer.train_loader), len(trainer.val_loader)
     logger.info("dry run: estimating GPU memory, then timing a few steps and validation images")
     # First, as it helps where the steps run out of memory.
-    log_gpu_needs(method_class, config, steps=config.epochs * steps)
+    log_gpu_requirements(method_class, config, steps=config.epochs * steps)
     measured = measure(trainer)
 
     parameters = sum(p.numel() for p in trainer.method.parameters() if p.requires_grad)
@@ -96,7 +96,7 @@ def dry_run(trainer: Trainer) -> None:
         f"peak {memory_of} memory": f"{memory:.2f} GiB",
         "whole run": f"{duration(3600 * hours)}, bound by {bound}",
     }
-    logger.info("dry run: %s\n%s", _verdict(measured.loss), fact_lines(facts))
+    logger.info("dry run: %s\n%s", _describe_loss(measured.loss), fact_lines(facts))
     if hours > HOURS_PER_DAY:
         offers = smaller_settings(method_class, config, measured, steps, images)
         logger.info("This run would take more than a day. Smaller settings:\n%s", "\n".join(offers))
@@ -104,7 +104,7 @@ def dry_run(trainer: Trainer) -> None:
         logger.info("next     the same command without --dry-run")
 
 
-def _verdict(loss: float) -> str:
+def _describe_loss(loss: float) -> str:
     if math.isfinite(loss):
         return "passed"
     return (
@@ -114,7 +114,7 @@ def _verdict(loss: float) -> str:
 
 
 def smaller_settings(
-    method_class: type[Method], config: Config, measured: Measured, steps: int, images: int
+    method_class: type[Method], config: Config, measured: Measurements, steps: int, images: int
 ) -> list[str]:
     """Return lines of settings with which a run takes a day at most: fewer epochs; fewer epochs
     with a smaller network and crop, whose steps are estimated by their arithmetic."""
@@ -170,13 +170,13 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     return seconds, len(networks) * _seconds_of_a_worker(lambda: images[last])
 
 
-def _with_loading(seconds: float, load_seconds: float, workers: int) -> float:
+def _seconds_with_loading(seconds: float, load_seconds: float, workers: int) -> float:
     """Return the seconds with loading: data workers load while the device computes; without
     workers, each waits for the other."""
     return max(seconds, load_seconds / workers) if workers else seconds + load_seconds
 
 
-def _seconds_to_load(train_loader: TrainingBatches) -> float:
+def _seconds_to_load(train_loader: TrainingLoader) -> float:
     """Return the seconds that a data worker takes for a batch after the first epoch: a share of the
     labelled images is cached, and all of the unlabelled images or none."""
     dataset, batches = train_loader.dataset, train_loader.batch_sampler
@@ -215,15 +215,15 @@ def _median_seconds(call: Callable[[], object], device: torch.device) -> float:
     return median(seconds)
 
 
-def log_gpu_needs(method_class: type[Method], config: Config, steps: int) -> None:
+def log_gpu_requirements(method_class: type[Method], config: Config, steps: int) -> None:
     """Log the GPU memory and hours of a run of `steps`, or the reason why torch cannot tell."""
     if not distributed.is_main():
         return
     world = distributed.world_size()
     workers = data_workers(config, distributed.processes_here())
     try:
-        needs = run_needs(method_class, config, world, workers)
-        text = describe_needs(needs, method_class, config, world, steps)
+        requirements = run_requirements(method_class, config, world, workers)
+        text = describe_requirements(requirements, method_class, config, world, steps)
     except UserError as error:
         text = str(error)
     logger.info("%s", text)

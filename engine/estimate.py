@@ -38,7 +38,7 @@ PREFETCHED_BATCHES = 2
 """Batches that a data worker prefetches: torch's default."""
 
 
-class Needs(NamedTuple):
+class Requirements(NamedTuple):
     """Requirements of one process of a run."""
 
     cost: Cost
@@ -51,7 +51,9 @@ class Needs(NamedTuple):
     """Bytes of the checkpoints: latest, previous, best of each network, and one being written."""
 
 
-def run_needs(method_class: type[Method], config: Config, world: int, workers: int) -> Needs:
+def run_requirements(
+    method_class: type[Method], config: Config, world: int, workers: int
+) -> Requirements:
     """Return the requirements of each of `world` processes with this many data workers.
 
     Tries smaller micro-batches where a step does not fit. Raises `UserError` as `step_cost`.
@@ -70,7 +72,7 @@ def run_needs(method_class: type[Method], config: Config, world: int, workers: i
     loaded = workers * (WORKER_BYTES + PREFETCHED_BATCHES * cost.batch)
     kept = max(0, cost.checkpoint - cost.weights - cost.optimizer)  # snapshots of previous models
     host = int(PROCESS_BYTES + config.data.cache_mb * 2**20 + loaded + cost.checkpoint + kept)
-    return Needs(cost, largest_batch(peaks), host, cost.checkpoint * (3 + cost.networks))
+    return Requirements(cost, largest_batch(peaks), host, cost.checkpoint * (3 + cost.networks))
 
 
 def largest_batch(peaks: Mapping[int, int]) -> dict[str, int | None]:
@@ -96,17 +98,17 @@ def step_seconds(tflop: float, config: Config) -> dict[str, float]:
     return {gpu: tflop / (UTILISATION * rates[unit]) for gpu, rates in PEAK_TFLOPS.items()}
 
 
-def least_times(tflop: float, config: Config, steps: int) -> dict[str, str]:
+def minimum_times(tflop: float, config: Config, steps: int) -> dict[str, str]:
     """Return the least time of `steps` by GPU, in words, where a step's arithmetic dominates."""
     seconds = step_seconds(tflop, config).items()
     return {gpu: duration(steps * s) for gpu, s in seconds if s >= MIN_STEP_SECONDS}
 
 
-def fitting_gpus(needs: Needs, wanted: int) -> str:
+def fitting_gpus(requirements: Requirements, wanted: int) -> str:
     """Return the least size of a GPU that holds a step of `wanted` images, the `micro_batch` that
     smaller ones need, and the sizes that are too small."""
     gpus: dict[int | None, list[str]] = {}
-    for gpu, micro_batch in needs.per_forward.items():
+    for gpu, micro_batch in requirements.per_forward.items():
         gpus.setdefault(micro_batch, []).append(gpu)
     sizes = {micro_batch: f"{', '.join(names)} GiB" for micro_batch, names in gpus.items()}
     parts = ["no GPU with this micro_batch"]
@@ -119,31 +121,31 @@ def fitting_gpus(needs: Needs, wanted: int) -> str:
     return "; ".join(parts)
 
 
-def describe_step(cost: Cost, config: Config, steps: int, whole: str = "whole run") -> str:
-    """Describe memory and arithmetic of a step, and the time of `steps`, titled `whole`."""
+def describe_step(cost: Cost, config: Config, steps: int, run_title: str = "whole run") -> str:
+    """Describe memory and arithmetic of a step, and the time of `steps`, titled `run_title`."""
     kinds = ", ".join(f"{name} {getattr(cost, name) / GIB:.2f}" for name in MEMORY_KINDS)
-    times = ", ".join(map(" ".join, least_times(cost.tflop, config, steps).items()))
+    times = ", ".join(map(" ".join, minimum_times(cost.tflop, config, steps).items()))
     least = f"at least (by arithmetic alone), at {UTILISATION:.0%} of the peak rate: {times}"
     tiny = "not estimated: the arithmetic of a step takes under 10 ms on a GPU"
     return fact_lines(
         {
             "memory of a step": f"{cost.peak / GIB:.2f} GiB at its peak: {kinds}",
             "arithmetic of a step": f"{cost.tflop:.3g} TFLOP",
-            whole: least if times else tiny,
+            run_title: least if times else tiny,
         }
     )
 
 
-def describe_needs(
-    needs: Needs, method_class: type[Method], config: Config, world: int, steps: int
+def describe_requirements(
+    requirements: Requirements, method_class: type[Method], config: Config, world: int, steps: int
 ) -> str:
     """Describe what a run of `steps` needs, for `--dry-run`."""
     wanted = config.micro_batch or method_class.images_per_step(config) // world
-    return f"{TITLE}\n{describe_step(needs.cost, config, steps)}\n" + fact_lines(
+    return f"{TITLE}\n{describe_step(requirements.cost, config, steps)}\n" + fact_lines(
         {
-            "fits on": fitting_gpus(needs, wanted),
-            "memory of the host": f"about {needs.host / GIB:.1f} GiB, data workers included",
-            "checkpoints": f"{needs.disk / GIB:.2f} GiB of disk",
+            "fits on": fitting_gpus(requirements, wanted),
+            "memory of the host": f"about {requirements.host / GIB:.1f} GiB, data workers included",
+            "checkpoints": f"{requirements.disk / GIB:.2f} GiB of disk",
         }
     )
 

@@ -167,7 +167,7 @@ class LossScale:
 
 
 @contextmanager
-def finite_statistics(method: nn.Module) -> Iterator[None]:
+def keeping_statistics_finite(method: nn.Module) -> Iterator[None]:
     """Restore the running statistics of a method if any of their values becomes non-finite: a
     non-finite batch spoils them in the forward pass. Decided on the device."""
     buffers = [b for b in method.buffers() if b.is_floating_point()]

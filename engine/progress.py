@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from dataset.loaders import TrainingBatches
+from dataset.loaders import TrainingLoader
 from engine.method import LEGEND
 from engine.run_dir import RunDir
 from model.checkpoint import save_atomically
@@ -84,7 +84,7 @@ class NonfiniteMonitor:
     The optimizer skips a step with a non-finite `grad_norm` on the device. All ranks decide alike.
     """
 
-    def __init__(self, limit: int, run_dir: RunDir, train_loader: TrainingBatches):
+    def __init__(self, limit: int, run_dir: RunDir, train_loader: TrainingLoader):
         self.limit, self.run_dir, self.train_loader = limit, run_dir, train_loader
         self.in_a_row = 0
         """Non-finite steps in a row, up to the last one checked."""
@@ -132,8 +132,8 @@ class NonfiniteMonitor:
         done = "step skipped" if "grad_norm" in faults else "step taken, its gradients are finite"
         saved = ""
         if scalars:  # float16 often overflows gradients until the loss scale fits
-            is_own = any(name in own_faults for name in scalars)
-            saved = self._save_batch(step) if is_own else "; its batch is on another rank"
+            is_on_this_rank = any(name in own_faults for name in scalars)
+            saved = self._save_batch(step) if is_on_this_rank else "; its batch is on another rank"
         logger.warning("step %d: %s; %s%s", step, what, done, saved)
         if self.in_a_row > self.limit:
             raise UserError(

@@ -74,8 +74,8 @@ class RunDir:
         self.starts = path / STARTS_FILE
         self.damaged = False
         """The latest checkpoint could not be read."""
-        self.origin: dict[str, Any] = {}
-        """Further facts about the run for starts.jsonl."""
+        self.start_fields: dict[str, Any] = {}
+        """Further fields of its line in starts.jsonl."""
         self._trackers: list[Tracker] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._written: Future[None] | None = None
@@ -146,7 +146,7 @@ class RunDir:
             with suppress(OSError):  # a full disk, which was reported
                 self._lock.close()
 
-    def is_own(self) -> bool:
+    def was_started_by_this_command(self) -> bool:
         """Return True if the last start here was by the same command."""
         return last_start(self.path).get("command") == sys.argv
 
@@ -174,7 +174,7 @@ class RunDir:
             waiting.close()
             logger.removeHandler(waiting)
         logger.addHandler(file)
-        start = {"command": sys.argv, "first_step": first_step, **self.origin, **versions()}
+        start = {"command": sys.argv, "first_step": first_step, **self.start_fields, **versions()}
         before = self.starts.read_bytes() if self.starts.exists() else b""
         records = before[: before.rfind(b"\n") + 1]  # without half a line of an earlier version
         records += json.dumps(start).encode() + b"\n"
@@ -190,7 +190,7 @@ class RunDir:
 
     def _compare_facts(self) -> None:
         """Warn of changes since the last start that the config does not show."""
-        last, now = last_start(self.path), versions() | self.origin.get("facts", {})
+        last, now = last_start(self.path), versions() | self.start_fields.get("facts", {})
         # Older versions recorded no facts.
         before = last.get("facts") or {key: last[key] for key in ("commit", "torch") if key in last}
         if changed := differences(before, {key: now.get(key, before[key]) for key in before}):

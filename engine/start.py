@@ -17,7 +17,7 @@ def check_command(name: str, unlabeled: bool = True) -> None:
     exit_on_ctrl_c()
     exit_on_sigterm()
     from util.cli import arguments, exit_with_one_line
-    from util.launched import launched_rank
+    from util.launcher import launched_rank
 
     args = arguments(name, unlabeled)
     with exit_with_one_line():
@@ -31,11 +31,11 @@ def _check(args: argparse.Namespace, unlabeled: bool) -> None:
     from dataset.validation import required_source
     from model.files import pretrained_file, require_pretrained, require_resumable
     from util.config.loading import load_config
-    from util.launched import launched_rank
+    from util.launcher import launched_rank
 
     config = load_config(args.config, args.set, args.overrides)
-    for kind in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
-        require_sources(required_source(getattr(config.data, kind), kind), config.data)
+    for split in ("labeled", "unlabeled", "val") if unlabeled else ("labeled", "val"):
+        require_sources(required_source(getattr(config.data, split), split), config.data)
     if launched_rank() or os.path.exists(args.save_path / "latest.pth"):
         return  # rank 0 finds the checkpoint to resume from
     if args.resume not in ("auto", "never"):

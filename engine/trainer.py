@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from dataset.batch import Batch, RawBatch
-from dataset.loaders import Batches, TrainingBatches, split_batch, to_device
+from dataset.loaders import ImageLoader, TrainingLoader, split_batch, to_device
 from dataset.views import make_views
 from engine.checkpointing import RunState, check_run
 from engine.method import Method
 from engine.optimizer import (
     LossScale,
     build_optimizer,
-    finite_statistics,
+    keeping_statistics_finite,
     load_optimizer,
     set_poly_lr,
 )
@@ -42,8 +42,8 @@ SLOW_STEP_SECONDS = 1.0
 class RunData(NamedTuple):
     """Data of a run, on one process."""
 
-    train_loader: TrainingBatches
-    val_loader: Batches
+    train_loader: TrainingLoader
+    val_loader: ImageLoader
     volumes: list[int]
     """Volume of each validation image."""
     identities: dict[str, Any]
@@ -111,10 +111,10 @@ class Trainer:
         """
         try:
             source = self.resumed_from
-            is_own = source is not None and self.run_dir.is_latest(source)
-            is_finished = is_own and self.epoch == self.config.epochs
+            resumes_in_place = source is not None and self.run_dir.is_latest(source)
+            is_finished = resumes_in_place and self.epoch == self.config.epochs
             self.run_dir.open(self.config, self.steps_done, is_finished)
-            if is_own:  # may have been killed after the checkpoint, before metrics.jsonl
+            if resumes_in_place:  # may have been killed after the checkpoint, before metrics.jsonl
                 distributed.on_main(self.run_dir.restore, self.state())
             elif source is not None:
                 self.save()  # a restart may come before the next checkpoint
@@ -148,8 +148,8 @@ class Trainer:
         """
         epochs, steps = self.config.epochs, self.steps_per_epoch
         progress = Progress(self.run_dir, self.epoch, epochs, steps, self.epoch_steps_done, legend)
-        is_alone = distributed.world_size() == 1
-        stoppable = stop.until_signal if is_alone else stop.with_stop_timeout
+        is_single_process = distributed.world_size() == 1
+        stoppable = stop.until_signal if is_single_process else stop.with_stop_timeout
         self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
         batches = self.train_loader.start_at(self.epoch, self.epoch_steps_done)
         for raw in stoppable(progress.over(batches)):
@@ -163,7 +163,7 @@ class Trainer:
                 self.monitor.check()
             # A decision costs an all-reduce: take it where ranks synchronise anyway, or where a
             # step is slow.
-            if is_shown or is_alone or self.is_slow or self._is_save_due_by_steps():
+            if is_shown or is_single_process or self.is_slow or self._is_save_due_by_steps():
                 self._save_or_stop(stop)
         if self.epoch_steps_done < steps:  # asked to stop while waiting for a batch
             self._save_or_stop(stop)
@@ -187,7 +187,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         totals: dict[str, Tensor] = {}
         parts = split_batch(raw, config.micro_batch)
-        with finite_statistics(self.method):
+        with keeping_statistics_finite(self.method):
             for number, part in enumerate(parts, start=1):
                 batch = self.views(part)
                 with distributed.no_sync(self.ddp_method, last=number == len(parts)):

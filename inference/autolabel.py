@@ -122,14 +122,14 @@ class Autolabel:
         self.table.start(samples)
         for name, sample in tqdm(samples.items(), disable=None, leave=False):
             with collect_errors(errors, sample.image_file):
-                pixels, void = read_dates(sample.image_files, self.config.data)
+                pixels, nodata_mask = read_dates(sample.image_files, self.config.data)
                 if windows:
                     mode = mode_for_size(self.config, size_of(pixels))
                 predictor = Predictor(network, self.config, device, mode)
                 probabilities = predictor.probabilities(pixels, sample.image_file)
-                mask = to_mask(probabilities, void)
+                mask = to_mask(probabilities, nodata_mask)
                 mask[(confidence(probabilities) < self.threshold).cpu().numpy()] = IGNORE
-                values = [(mask != IGNORE).mean(), *uncertainties(probabilities, void)]
+                values = [(mask != IGNORE).mean(), *uncertainties(probabilities, nodata_mask)]
                 self.table.add(name, [f"{value:.6f}" for value in values])
                 save_picture(self.encoding.mask(mask), self.mask_path(name))
         return errors
@@ -198,11 +198,11 @@ class Autolabel:
         return SplitFile(list=path, root=root)
 
 
-def uncertainties(probabilities: Tensor, void: np.ndarray | None) -> list[float]:
+def uncertainties(probabilities: Tensor, nodata_mask: np.ndarray | None) -> list[float]:
     """Return the means of `UNCERTAINTIES` over the pixels with data of probabilities `[C, H, W]`; 0
-    where there are none. `void`: pixels without data `[H, W]`, bool."""
-    if void is not None:
-        probabilities = probabilities[:, torch.from_numpy(~void).to(probabilities.device)]
+    where there are none. `nodata_mask`: pixels without data `[H, W]`, bool."""
+    if nodata_mask is not None:
+        probabilities = probabilities[:, torch.from_numpy(~nodata_mask).to(probabilities.device)]
     if not probabilities.numel():
         return [0.0] * len(UNCERTAINTIES)
     return [measure(probabilities).mean().item() for measure in UNCERTAINTIES.values()]

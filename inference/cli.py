@@ -14,7 +14,7 @@ from util.config.differences import SCORE_KEYS, differences
 from util.config.loading import load_config, resolve
 from util.config.schema import Config
 from util.errors import UserError, print_error
-from util.launched import launched_rank
+from util.launcher import launched_rank
 from util.parser import Parser
 
 ACQUISITIONS = ("entropy", "margin", "least_confidence")

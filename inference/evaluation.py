@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dataset.loaders import LoaderProcess, data_workers
+from dataset.loaders import ProcessInfo, data_workers
 from dataset.samples import volume_of
-from inference.predictor import Predictor, confidence, has_nan, not_finite
+from inference.predictor import Predictor, confidence, has_nan, nonfinite_outputs_error
 from metrics.calibration import PseudoLabelScores
 from metrics.confusion import Intervals, class_counts, class_scores, iou_intervals
 from model.network import eval_mode
@@ -146,7 +146,7 @@ def volume_indices(images: list[str], pattern: str | None) -> list[int]:
     return [numbers[volume] for volume in volumes]
 
 
-class Counts:
+class PixelCounts:
     """Counts of pixels by image and by volume, over the images of this rank; a `ScoreCollector`.
 
     `volumes`: number of each image's volume, by index.
@@ -176,7 +176,7 @@ class Counts:
         sums = distributed.all_reduce(flat).cpu().split([part.numel() for part in parts])
         if failed := int(sums[2]):
             source = f"{failed} of {counted(len(self.volumes), 'image')}"
-            raise not_finite(source, config.precision)
+            raise nonfinite_outputs_error(source, config.precision)
         confusions, images = sums[0].view(parts[0].shape), sums[1].view(parts[1].shape)
         if config.evaluation.volume_pattern is None:
             return Scores(confusions.sum(0), counts=images)
@@ -206,7 +206,7 @@ def evaluate(
         pseudo_labels: collects the quality of pseudo-labels.
     """
     predictor = Predictor(network, config, device, mode)
-    counts = Counts(volumes, config.num_classes, device)
+    counts = PixelCounts(volumes, config.num_classes, device)
     all_collectors: Sequence[ScoreCollector] = (counts, *collectors)
     with eval_mode(network):
         for batch in batches:
@@ -224,11 +224,11 @@ def evaluate(
     return counts.reduce(config)
 
 
-def loader_process(config: Config, device: torch.device) -> LoaderProcess:
+def loader_process(config: Config, device: torch.device) -> ProcessInfo:
     """Describe this process to its loaders."""
     workers = data_workers(config, distributed.processes_here())
     on_gpu = device.type == "cuda"
-    return LoaderProcess(distributed.rank(), distributed.world_size(), workers, cuda=on_gpu)
+    return ProcessInfo(distributed.rank(), distributed.world_size(), workers, cuda=on_gpu)
 
 
 def score_title(config: Config) -> str:
@@ -237,7 +237,7 @@ def score_title(config: Config) -> str:
     return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
 
 
-def how_predicted(evaluation: Evaluation) -> str:
+def describe_prediction(evaluation: Evaluation) -> str:
     """Describe the prediction mode and the views of test-time augmentation."""
     scales = f"scales {', '.join(f'{scale:g}' for scale in evaluation.scales)}"
     parts: list[str] = [evaluation.mode]

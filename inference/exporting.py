@@ -49,7 +49,7 @@ class ComparedImages(NamedTuple):
 
     image: Tensor
     """`[B, C, H, W]` in [0, 1]."""
-    known: Tensor
+    has_data: Tensor
     """`[B, H, W]`, bool: pixels with data; predict.py writes 255 for the others."""
 
 
@@ -91,13 +91,13 @@ def read_images(args: argparse.Namespace, config: Config) -> list[ComparedImages
         files = [sample.image_files for sample in samples]
     batches = []
     for sample_files in files:
-        pixels, void = read_dates(sample_files, data)
+        pixels, nodata_mask = read_dates(sample_files, data)
         image = to_unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None])
-        known = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
-        if void is not None:
-            known = torch.from_numpy(~void)[None]
-        batches.append(ComparedImages(image, known))
-    with_data = [batch for batch in batches if batch.known.any()]
+        has_data = torch.ones(1, *image.shape[-2:], dtype=torch.bool)
+        if nodata_mask is not None:
+            has_data = torch.from_numpy(~nodata_mask)[None]
+        batches.append(ComparedImages(image, has_data))
+    with_data = [batch for batch in batches if batch.has_data.any()]
     if not with_data:
         raise UserError(f"{files[0][0]}: no pixel has data. Fix: name other images with --images")
     return with_data
@@ -145,14 +145,16 @@ def batches_to_compare(
     """Yield the images, and two parts of the first image as a batch of another size; with `size`,
     only the images, resized."""
     if size:
-        for image, known in images:
+        for image, has_data in images:
             resized = F.interpolate(image, tuple(size), mode="bilinear")
-            yield ComparedImages(resized, F.interpolate(known[None].float(), tuple(size))[0] > 0)
+            yield ComparedImages(resized, F.interpolate(has_data[None].float(), tuple(size))[0] > 0)
         return
     yield from images
-    image, known = images[0]
+    image, has_data = images[0]
     h, w = (max(1, side * 3 // 4) for side in image.shape[-2:])
-    yield ComparedImages(*(torch.cat([x[..., :h, :w], x[..., -h:, -w:]]) for x in (image, known)))
+    yield ComparedImages(
+        *(torch.cat([x[..., :h, :w], x[..., -h:, -w:]]) for x in (image, has_data))
+    )
 
 
 @dataclass
@@ -180,7 +182,7 @@ def compare_masks(
     network = ExportedNetwork(exported, deployed.size_multiple, deployed.network.min_side)
     mean, std = mean_and_std(config, CPU)
     difference, agreement = 0.0, 1.0
-    for batch, known in batches:
+    for batch, has_data in batches:
         mode = mode_of(batch, config, fixed)
         original = Predictor(deployed.network, config, CPU, mode)
         expected = original.predict_normalised(normalise(batch, mean, std))
@@ -195,9 +197,9 @@ def compare_masks(
         if not found.isfinite().all():
             print("the exported network returns NaN or infinity")
             return False
-        same = (expected.argmax(1) == found.argmax(1)) & known
+        same = (expected.argmax(1) == found.argmax(1)) & has_data
         difference = max(difference, (expected - found).abs().max().item())
-        shares = same.sum((1, 2)) / known.sum((1, 2))  # NaN for a part without data
+        shares = same.sum((1, 2)) / has_data.sum((1, 2))  # NaN for a part without data
         agreement = min(agreement, *shares.nan_to_num(1).tolist())
     print(
         f"{len(batches)} predictions compared: largest difference of probabilities "

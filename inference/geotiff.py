@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inference.mask_encoding import MaskEncoding
-from inference.outputs import Writer, confidence_bytes, save_arrays
+from inference.outputs import PredictionWriter, confidence_bytes, save_arrays
 from inference.overlay import mask_colours
 from inference.predictor import Predictor, predict_sliding, to_mask, window_starts
 from inference.raster import Raster, RasterSample, Rect, import_rasterio, open_sample
@@ -49,7 +49,7 @@ def predict_raster(
     network: nn.Module,
     files: Sequence[Path],
     name: str,
-    writer: Writer,
+    writer: PredictionWriter,
     config: Config,
     device: torch.device,
 ) -> None:
@@ -95,10 +95,12 @@ def predict_missing(
             if finished.path(number).exists():
                 bar.update(len(tops) * len(lefts))
                 continue
-            probabilities, void = predict_block(predictor, sample, block, tops, lefts, bar.update)
-            layers = {"masks": to_mask(probabilities, void)}
+            probabilities, nodata_mask = predict_block(
+                predictor, sample, block, tops, lefts, bar.update
+            )
+            layers = {"masks": to_mask(probabilities, nodata_mask)}
             if kind is not None:
-                layers[kind] = confidence_bytes(probabilities, kind, void)
+                layers[kind] = confidence_bytes(probabilities, kind, nodata_mask)
             save_arrays(finished.path(number), **layers)
 
 
@@ -148,14 +150,14 @@ def predict_block(
     width = min(lefts[-1] + window, sample.width) - lefts[0]
     around = Rect(tops[0], lefts[0], height, width)
     rows, columns = block.within(around)
-    void = sample.void(around)
-    block_void = None if void is None else void[rows, columns]
-    if void is not None and void.all():
+    nodata_mask = sample.nodata_mask(around)
+    block_nodata_mask = None if nodata_mask is None else nodata_mask[rows, columns]
+    if nodata_mask is not None and nodata_mask.all():
         report(len(tops) * len(lefts))
-        return torch.zeros(config.num_classes, block.height, block.width), block_void
+        return torch.zeros(config.num_classes, block.height, block.width), block_nodata_mask
 
     def is_empty(y: int, x: int, h: int, w: int) -> bool:
-        empty = void is not None and bool(void[y : y + h, x : x + w].all())
+        empty = nodata_mask is not None and bool(nodata_mask[y : y + h, x : x + w].all())
         report(int(empty))
         return empty
 
@@ -169,7 +171,7 @@ def predict_block(
         config.evaluation.window_batch, fade=True, skip=is_empty,
     )  # fmt: skip
     found = predictor.require_finite(probabilities[0, :, rows, columns], sample.first.path)
-    return found, block_void
+    return found, block_nodata_mask
 
 
 class FinishedBlocks:
@@ -204,7 +206,11 @@ class FinishedBlocks:
 
 
 def write_all(
-    sample: RasterSample, blocks: list[Rect], finished: FinishedBlocks, name: str, writer: Writer
+    sample: RasterSample,
+    blocks: list[Rect],
+    finished: FinishedBlocks,
+    name: str,
+    writer: PredictionWriter,
 ) -> None:
     """Write the files of a raster from its blocks; of a pair, with the earlier's georeferencing."""
     raster = sample.first

@@ -27,7 +27,7 @@ VALUES_WITHOUT_DATA = {"confidence": 0, "entropy": 255}
 """Values of pixels without data in the confidence and entropy images."""
 
 
-class Writer:
+class PredictionWriter:
     """Writer of masks/, overlays/, confidence/ or entropy/, probabilities/ and areas.csv.
 
     Raises `UserError` for --values if the dataset's masks have no value for a class.
@@ -78,22 +78,22 @@ class Writer:
         name: str,
         images: Sequence[Image.Image],
         probabilities: Tensor,
-        void: np.ndarray | None = None,
+        nodata_mask: np.ndarray | None = None,
     ) -> None:
         """Write all files of an image, or of both dates of a pair.
 
         Args:
             probabilities: class probabilities `[C, H, W]`.
-            void: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
+            nodata_mask: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
         """
-        mask, kind = to_mask(probabilities, void), self.args.confidence
+        mask, kind = to_mask(probabilities, nodata_mask), self.args.confidence
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
-        encoding = self.encoding(ignoring=void is not None)
+        encoding = self.encoding(ignoring=nodata_mask is not None)
         picture = encoding.mask(mask) if encoding else colour_mask(mask, self.data)
         save_picture(picture, self.path("masks", name))
         self.save_overlay(name, images, mask)
         if kind is not None:
-            shade = confidence_bytes(probabilities, kind, void)
+            shade = confidence_bytes(probabilities, kind, nodata_mask)
             save_picture(Image.fromarray(shade), self.path(kind, name))
         if self.args.probabilities:
             half = probabilities.half().cpu().numpy()
@@ -111,11 +111,14 @@ class Writer:
         save_picture(picture, self.path("overlays", name))
 
 
-def confidence_bytes(probabilities: Tensor, kind: str, void: np.ndarray | None) -> np.ndarray:
-    """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `void` as in `save`."""
+def confidence_bytes(
+    probabilities: Tensor, kind: str, nodata_mask: np.ndarray | None
+) -> np.ndarray:
+    """Return confidence or entropy (`kind`) `[H, W]` as uint8, 255 for 1; `nodata_mask` as in
+    `save`."""
     shade = (255 * CONFIDENCES[kind](probabilities)).round().byte().cpu().numpy()
-    if void is not None:
-        shade[void] = VALUES_WITHOUT_DATA[kind]
+    if nodata_mask is not None:
+        shade[nodata_mask] = VALUES_WITHOUT_DATA[kind]
     return shade
 
 

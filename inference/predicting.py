@@ -11,7 +11,7 @@ from dataset.reader import read_dates, size_of
 from inference.cli import is_set, same_network
 from inference.geotiff import predict_raster
 from inference.output_folder import collect_errors, folder_record, unfinished_images
-from inference.outputs import Writer
+from inference.outputs import PredictionWriter
 from inference.predictor import Predictor, mode_for_size
 from inference.raster import is_larger
 from model.network import Network
@@ -37,7 +37,7 @@ def predict_images(
     names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
     record = folder_record(args, config, names)  # before a training replaces the checkpoint
     network = load_trained(config, args.checkpoint, args.which, device)
-    writer = Writer(args, config.data, rasters)
+    writer = PredictionWriter(args, config.data, rasters)
     missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)
     writer.areas.start(missing)
     errors: list[UserError] = []
@@ -61,7 +61,7 @@ def predict_one(
     network: Network,
     name: str,
     files: list[Path],
-    writer: Writer,
+    writer: PredictionWriter,
     config: Config,
     device: torch.device,
 ) -> str:
@@ -70,11 +70,11 @@ def predict_one(
     if name in writer.rasters:
         predict_raster(network, files, name, writer, config, device)
         return mode
-    pixels, void = read_dates(files, config.data)
+    pixels, nodata_mask = read_dates(files, config.data)
     if not is_set("evaluation.mode", writer.args.set):
         mode = mode_for_size(config, size_of(pixels))
     probabilities = Predictor(network, config, device, mode).probabilities(pixels, files[0])
-    writer.save(name, rgb_previews(pixels, config.data), probabilities, void)
+    writer.save(name, rgb_previews(pixels, config.data), probabilities, nodata_mask)
     return mode
 
 

@@ -53,7 +53,7 @@ class Predictor:
     def require_finite(self, probabilities: Tensor, name: object) -> Tensor:
         """Return the probabilities of an image; raises `UserError` where they are not finite."""
         if has_nan(probabilities):
-            raise not_finite(name, self.config.precision)
+            raise nonfinite_outputs_error(name, self.config.precision)
         return probabilities
 
     @torch.no_grad()
@@ -109,7 +109,7 @@ def has_nan(probabilities: Tensor) -> Tensor:
     return probabilities.sum().isnan()
 
 
-def not_finite(images: object, precision: str) -> UserError:
+def nonfinite_outputs_error(images: object, precision: str) -> UserError:
     """Return the error for `images` whose probabilities are not finite."""
     return UserError(
         f"{images}: the network's outputs are not finite (precision: {precision}). Fix: "
@@ -117,12 +117,12 @@ def not_finite(images: object, precision: str) -> UserError:
     )
 
 
-def to_mask(probabilities: Tensor, void: np.ndarray | None = None) -> np.ndarray:
+def to_mask(probabilities: Tensor, nodata_mask: np.ndarray | None = None) -> np.ndarray:
     """Return the most probable class `[H, W]`, uint8, of probabilities `[C, H, W]`; 255 at the
-    pixels without data, `void` `[H, W]`, bool."""
+    pixels without data, `nodata_mask` `[H, W]`, bool."""
     mask = probabilities.argmax(0).byte().cpu().numpy()
-    if void is not None:
-        mask[void] = IGNORE
+    if nodata_mask is not None:
+        mask[nodata_mask] = IGNORE
     return mask
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import any_void, choose_bands, rgb_preview, to_range
+from dataset.bands import choose_bands, rgb_preview, to_range, union_of_masks
 from dataset.georeferencing import refuse_other_grid
-from dataset.image_files import exif_orientation, image_size, reading
+from dataset.image_files import exif_orientation, image_size, reporting_unreadable
 from dataset.reader import refuse_other_size
 from util.config.data import Data
 from util.errors import UserError
@@ -66,7 +66,7 @@ def open_sample(paths: Sequence[Path], data: Data) -> Iterator["RasterSample"]:
         warnings.simplefilter("ignore", library.errors.NotGeoreferencedWarning)
         rasters = []
         for path in paths:
-            with reading(path):
+            with reporting_unreadable(path):
                 file = library.open(path, driver="GTiff")
             rasters.append(Raster(path, stack.enter_context(file), data))
         yield RasterSample(rasters)
@@ -116,27 +116,27 @@ class Raster:
     def read(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray:
         """Return the bands in a window `[h, w, C]` as `read_bands` does; `shape`: (h, w) of a
         smaller picture of it."""
-        with reading(self.path):
+        with reporting_unreadable(self.path):
             values = self._values(rect, shape)
-        return to_range(values, self.void(rect, shape), self.data, self.path)
+        return to_range(values, self.nodata_mask(rect, shape), self.data, self.path)
 
-    def void(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
+    def nodata_mask(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """Return True for the pixels of a window without data `[h, w]`, as `read_content` finds
         them: by the nodata value in all bands, mask or alpha; None for nowhere."""
         file, where = self.file, {"window": rect.window, "out_shape": shape}
         flags = {flag.name for flag in file.mask_flag_enums[0]}
-        with reading(self.path):
-            voids = [file.read(band, **where) == 0 for band in self.masks]
+        with reporting_unreadable(self.path):
+            nodata_masks = [file.read(band, **where) == 0 for band in self.masks]
             if "per_dataset" in flags and "alpha" not in flags:  # an internal mask, or a sidecar
-                voids.append(file.read_masks(1, **where) == 0)
+                nodata_masks.append(file.read_masks(1, **where) == 0)
             if file.nodata is not None:
                 is_empty = np.array(True)
                 for band in file.indexes:  # mostly the first one decides
                     is_empty = is_empty & tiff.is_nodata(file.read(band, **where), file.nodata)
                     if not is_empty.any():
                         break
-                voids.append(is_empty)
-        return any_void(voids)
+                nodata_masks.append(is_empty)
+        return union_of_masks(nodata_masks)
 
     def preview(self, step: int) -> Image.Image:
         """Return the whole raster in RGB, one pixel for each square of `step` pixels."""
@@ -172,9 +172,9 @@ class RasterSample:
         """Return the bands of all dates in a window, `[h, w, C]`."""
         return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
 
-    def void(self, rect: Rect) -> np.ndarray | None:
+    def nodata_mask(self, rect: Rect) -> np.ndarray | None:
         """Return True for the pixels without data at any date `[h, w]`; None for nowhere."""
-        return any_void(raster.void(rect) for raster in self.rasters)
+        return union_of_masks(raster.nodata_mask(rect) for raster in self.rasters)
 
     def previews(self, step: int) -> list[Image.Image]:
         """Return a preview of each date."""

@@ -17,8 +17,8 @@ from dataset.validation import check_files
 from inference.cli import is_set, predict_command, same_network, split_of
 from inference.evaluation import (
     Scores,
+    describe_prediction,
     evaluate,
-    how_predicted,
     loader_process,
     score_record,
     score_table,
@@ -63,7 +63,7 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
         class_scores_by_title["boundary IoU"] = boundary.iou()
     logger.info("%s", score_table(scores, classes, class_scores_by_title))
     distances_by_title = distances.logged(classes) if distances else {}
-    mode = how_predicted(config.evaluation)
+    mode = describe_prediction(config.evaluation)
     images = f"{counted(len(samples), 'image')} of {name}"
     logger.info(f"{args.which}: {images}, {mode}, {speed:.1f} images/s")
     facts = {"list": name, "images": len(samples), "images_per_second": speed}

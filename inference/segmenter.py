@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dataset import tiff
-from dataset.bands import any_void, choose_bands, image_values, read_bands, to_range
+from dataset.bands import choose_bands, image_values, read_bands, to_range, union_of_masks
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint, network_in
@@ -89,11 +89,11 @@ class Segmenter:
             dates = list(image)
         if len(dates) != self.config.data.dates:
             raise UserError("image: the network was trained on pairs; expected (earlier, later)")
-        pixels, voids = zip(*map(self._pixels, dates), strict=True)
+        pixels, nodata_masks = zip(*map(self._pixels, dates), strict=True)
         if len({date.shape for date in pixels}) > 1:
             raise UserError("image: the two images of a pair differ in size")
         probabilities = self.predictor.probabilities(np.concatenate(pixels, axis=2))
-        mask = to_mask(probabilities, any_void(voids))
+        mask = to_mask(probabilities, union_of_masks(nodata_masks))
         return Segmentation(mask, probabilities.cpu().numpy(), [*self.config.data.classes])
 
     def predict_many(
@@ -109,10 +109,10 @@ class Segmenter:
         if isinstance(image, str | os.PathLike):
             return read_bands(Path(image), data)
         if isinstance(image, Image.Image):
-            void = _void_of(image)  # nodata of a TIFF; decoding rotates the image
+            nodata_mask = _nodata_mask_of(image)  # nodata of a TIFF; decoding rotates the image
             values = image_values(ImageOps.exif_transpose(image), data.bands)
         else:
-            values, void = np.ma.getdata(image), None
+            values, nodata_mask = np.ma.getdata(image), None
             if values.dtype.kind not in "buif":
                 raise UserError(
                     f"image: found {type(image).__name__}; expected a path, a PIL image or an "
@@ -131,14 +131,15 @@ class Segmenter:
                     "of 8 bits: expected uint8, from 0 to 255 (not divided by 255)"
                 )
             if np.ma.is_masked(image):
-                void = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
-        return to_range(choose_bands(values, data.bands, name), void, data, name), void
+                nodata_mask = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
+        values = choose_bands(values, data.bands, name)
+        return to_range(values, nodata_mask, data, name), nodata_mask
 
 
-def _void_of(image: Image.Image) -> np.ndarray | None:
+def _nodata_mask_of(image: Image.Image) -> np.ndarray | None:
     """Return the pixels without data of an opened TIFF, `[H, W]`, bool; None for nowhere."""
     if image.format != "TIFF":
         return None
     masks = [np.asarray(image.getchannel("A"))] if "A" in image.getbands() else []
     nodata = image.tag_v2.get(tiff.GDAL_NODATA_TAG)  # type: ignore[attr-defined]
-    return tiff.without_data(np.asarray(image), nodata, masks)
+    return tiff.nodata_mask_of(np.asarray(image), nodata, masks)

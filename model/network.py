@@ -97,7 +97,7 @@ class Network(nn.Module):
         if below != crop_size:
             fitting_sizes = [size for size in (below, below + self.size_multiple) if size]
             cause = f"the backbone takes multiples of {self.size_multiple} pixels"
-            raise unfit_crop(crop_size, fitting_sizes, cause)
+            raise crop_size_error(crop_size, fitting_sizes, cause)
 
     def check_batch(self, num_images: int) -> None:
         """Raise `UserError` for a number of images (of all processes that share batch statistics)
@@ -117,7 +117,9 @@ class PoolingNetwork(Network):
         super().check_crop(crop_size)
         if crop_size < 33:
             least = ceil_div(33, self.size_multiple) * self.size_multiple
-            raise unfit_crop(crop_size, [least], "the network needs more than one 32-pixel cell")
+            raise crop_size_error(
+                crop_size, [least], "the network needs more than one 32-pixel cell"
+            )
 
     def check_batch(self, num_images: int) -> None:
         if num_images < 2:
@@ -127,7 +129,7 @@ class PoolingNetwork(Network):
             )
 
 
-def unfit_crop(crop_size: int, fitting_sizes: Sequence[int], cause: str) -> UserError:
+def crop_size_error(crop_size: int, fitting_sizes: Sequence[int], cause: str) -> UserError:
     """Return the error of `check_crop`."""
     fits = " or ".join(map(str, fitting_sizes))
     return UserError(f"crop_size: found {crop_size}, but {cause}. Fix: use {fits}")

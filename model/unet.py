@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from model.network import Features, Network, unfit_crop, upsample
+from model.network import Features, Network, crop_size_error, upsample
 
 
 class DoubleConv(nn.Module):
@@ -116,4 +116,4 @@ class UNet(Network):
         least = 2 ** len(self.feature_channels)
         if crop_size < least:
             levels = f"a U-Net of {len(self.feature_channels)} levels"
-            raise unfit_crop(crop_size, [least], f"{levels} needs 2x2 pixels at the deepest")
+            raise crop_size_error(crop_size, [least], f"{levels} needs 2x2 pixels at the deepest")

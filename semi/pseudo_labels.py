@@ -71,7 +71,7 @@ def label_partner(network: nn.Module, u: Unlabeled) -> Partner:
     return label_view(network, u["partner"]) if "partner" in u else u["partner_index"]
 
 
-def label_with_partner(
+def label_images_and_partners(
     predict: Callable[[Tensor], Tensor], u: Unlabeled
 ) -> tuple[PseudoLabel, Partner]:
     """Return pseudo-labels of the images and of their CutMix partners, by one call of `predict`."""
@@ -93,7 +93,7 @@ def consistency_loss(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -
     """Return the loss of weak-to-strong consistency, 0-d: cross-entropy of `logits` `[B, C, H, W]`
     with the confident pixels of a pseudo-label, per valid pixel."""
     loss = F.cross_entropy(logits, target.label, reduction="none")
-    return per_valid_pixel(loss, target.above(tau), target.valid)
+    return mean_over_valid(loss, target.above(tau), target.valid)
 
 
 def dice_consistency_loss(logits: Tensor, target: PseudoLabel, tau: float | Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def build_consistency_loss(criterion_config: Criterion) -> ConsistencyLoss:
     return dice_consistency_loss if uses_dice else consistency_loss
 
 
-def per_valid_pixel(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
+def mean_over_valid(loss: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
     """Return the sum of a pixelwise `loss` where `mask`, divided by the count of `valid` pixels."""
     return (loss * mask).sum() / valid.sum().clamp(min=1)
 

@@ -24,14 +24,16 @@ def cutmix_features(own: Tensor, partner: Tensor, box: Tensor) -> Tensor:
     with torch.autocast(own.device.type, enabled=False):
         own = at_least_float32(own)
         partner = own[partner] if partner.ndim == 1 else at_least_float32(partner)
-        rows, up_y, down_y = _resampling(own.shape[2], box.shape[1], own)
-        columns, up_x, down_x = _resampling(own.shape[3], box.shape[2], own)
+        rows, up_y, down_y = _sampled_positions_and_matrices(own.shape[2], box.shape[1], own)
+        columns, up_x, down_x = _sampled_positions_and_matrices(own.shape[3], box.shape[2], own)
         inside = box[:, rows][:, :, columns][:, None]
         mixed = torch.where(inside, up_y @ partner @ up_x.T, up_y @ own @ up_x.T)
         return down_y @ mixed @ down_x.T
 
 
-def _resampling(small: int, large: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sampled_positions_and_matrices(
+    small: int, large: int, like: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return the positions `[2 small]` that resizing `large` pixels to `small` reads, the matrix
     that upsamples to them `[2 small, small]`, and the matrix that downsamples them."""
     whole = torch.arange(small, device=like.device)

@@ -49,8 +49,8 @@ class Forked:
         self.process.kill()
         self.process.join()
         with self._output as folder:
-            said = [(Path(folder) / name).read_text() for name in ("out", "err")]
-        return subprocess.CompletedProcess([], self.process.exitcode, *said)
+            outputs = [(Path(folder) / name).read_text() for name in ("out", "err")]
+        return subprocess.CompletedProcess([], self.process.exitcode, *outputs)
 
 
 def meeting(*commands: Sequence[object], machines: bool, **variables: object) -> list[Forked]:
@@ -74,5 +74,7 @@ def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
     Returns the exit code with the largest absolute value and the outputs of all processes.
     """
     ends = [process.end() for process in meeting(*[command] * processes, machines=False)]
-    said = ["".join(parts) for parts in zip(*((e.stdout, e.stderr) for e in ends), strict=True)]
-    return subprocess.CompletedProcess(command, max((e.returncode for e in ends), key=abs), *said)
+    outputs = ["".join(parts) for parts in zip(*((e.stdout, e.stderr) for e in ends), strict=True)]
+    return subprocess.CompletedProcess(
+        command, max((e.returncode for e in ends), key=abs), *outputs
+    )

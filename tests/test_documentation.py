@@ -77,11 +77,11 @@ def problem(line):
     if script not in COMMANDS:
         exists = (REPOSITORY / script).is_file() or program == "python" and find_spec(script)
         return "" if exists else f"{script}: no such script"
-    said = refusal(parser(script), [word for word in arguments if word != "..."])
-    return "" if "..." in arguments and "required" in said else said
+    message = refusal(parser(script), [word for word in arguments if word != "..."])
+    return "" if "..." in arguments and "required" in message else message
 
 
 @every_page
 def test_commands_are_known_to_their_scripts(page):
     found = {line: problem(line) for line in command_lines(page.read_text())}
-    assert not {line: said for line, said in found.items() if said}
+    assert not {line: message for line, message in found.items() if message}

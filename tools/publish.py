@@ -136,7 +136,7 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 def model_card(run: Run, scores: Validation, **facts: Any) -> str:
     """Return the text of README.md with the hub's YAML header; `facts`: further variables of its
     template."""
-    from inference.evaluation import how_predicted, score_title  # which need PyTorch
+    from inference.evaluation import describe_prediction, score_title  # which need PyTorch
     from tools.html import render  # imports jinja2
 
     config, data = run.config, run.config.data
@@ -158,7 +158,9 @@ def model_card(run: Run, scores: Validation, **facts: Any) -> str:
     if scores.dice is not None:  # volumes only
         means["mean Dice without class 0"] = f"{scores.score('dice', data.classes):.2f}"
         by_class["volume Dice"] = [f"{dice:.2f}" for dice in scores.dice]
-    splits = [[name, digest.images, f"`{digest.sha256}`"] for name, digest in run.digests.items()]
+    splits = [
+        [name, identity.images, f"`{identity.sha256}`"] for name, identity in run.identities.items()
+    ]
     splits = splits or [["not recorded", "", ""]]
     return render(
         "model_card.md.j2",
@@ -167,7 +169,7 @@ def model_card(run: Run, scores: Validation, **facts: Any) -> str:
         images=counted(data.dates, "image"),
         bands=counted(data.num_bands, "band"),
         score=score_title(config),
-        prediction=how_predicted(config.evaluation),
+        prediction=describe_prediction(config.evaluation),
         units="images" if config.evaluation.volume_pattern is None else "volumes",
         means=markdown_table([[*means], [*means.values()]], ">"),
         by_class=markdown_table([[*by_class], *zip(*by_class.values(), strict=True)], "><<>"),

@@ -23,7 +23,7 @@ from util.interrupt import (
     ignore_signals,
     raising_on_ctrl_c,
 )
-from util.launched import launched_rank, launched_ranks
+from util.launcher import launched_rank, launched_world_size
 from util.log import PrintableFormatter
 from util.parser import Parser
 from util.paths import REPOSITORY
@@ -48,7 +48,7 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
         "--dry-run",
     )
     parser.add_argument("--config", required=True, help="YAML file, see configs/")
-    add_lists(parser, unlabeled)
+    add_split_options(parser, unlabeled)
     parser.add_argument("--save-path", type=Path, required=True, help="run directory")
     add_settings(parser)
     add_device(parser)
@@ -74,25 +74,25 @@ def arguments(name: str, unlabeled: bool) -> argparse.Namespace:
     )
     args = parser.parse_args()
     seed = {} if args.seed is None else {"seed": args.seed}
-    args.overrides = given_lists(args) | seed
+    args.overrides = split_overrides(args) | seed
     return args
 
 
-def add_lists(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
+def add_split_options(parser: argparse.ArgumentParser, unlabeled: bool = True) -> None:
     """Add the options that replace splits of the config."""
-    for kind in ("labeled", "unlabeled") if unlabeled else ("labeled",):
+    for split in ("labeled", "unlabeled") if unlabeled else ("labeled",):
         parser.add_argument(
-            f"--{kind}-id-path",
+            f"--{split}-id-path",
             metavar="FILE",
-            help=f"split file of {SPLIT_ADJECTIVES[kind]} images (default: data.{kind} of the "
+            help=f"split file of {SPLIT_ADJECTIVES[split]} images (default: data.{split} of the "
             "config)",
         )
 
 
-def given_lists(args: argparse.Namespace) -> dict[str, Any]:
+def split_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """Return the config keys that these options set."""
-    paths = {kind: getattr(args, f"{kind}_id_path", None) for kind in ("labeled", "unlabeled")}
-    given = {kind: path for kind, path in paths.items() if path is not None}
+    paths = {split: getattr(args, f"{split}_id_path", None) for split in ("labeled", "unlabeled")}
+    given = {split: path for split, path in paths.items() if path is not None}
     return {"data": given} if given else {}
 
 
@@ -176,7 +176,7 @@ def exit_with_one_line() -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)  # as a shell reports it: the command did not finish
     except Exception as error:
         problem = error if isinstance(error, UserError) else _advice(error)
-        code = _end_rank(error, problem) if launched_ranks() > 1 else _end(problem)
+        code = _end_rank(error, problem) if launched_world_size() > 1 else _end(problem)
         if code is None:
             raise
         sys.exit(code)

@@ -20,13 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from util.errors import UserError, counted
-from util.launched import launched_rank, launched_ranks, processes_here
+from util.launcher import launched_rank, launched_world_size, processes_here
 from util.rendezvous import RESTARTS, meeting_store, rendezvous_timeout, require_equal
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_is_single = ContextVar("is_alone", default=False)
+_is_single = ContextVar("is_single", default=False)
 
 
 def world_size() -> int:
@@ -101,13 +101,13 @@ def session(device: torch.device) -> Iterator[None]:
     """Join the other ranks, if there are any."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if launched_ranks() > 1:
+    if launched_world_size() > 1:
         require_equal("device", {"--device": device.type})
         on_gpu = device.type == "cuda"
         td.init_process_group(
             "nccl" if on_gpu else "gloo",
             timeout=rendezvous_timeout(),
-            world_size=launched_ranks(),
+            world_size=launched_world_size(),
             rank=launched_rank(),
             store=meeting_store(),
             device_id=device if on_gpu else None,

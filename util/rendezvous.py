@@ -13,7 +13,7 @@ import torch.distributed as td
 
 from util.config.differences import PER_MACHINE_KEYS, differences
 from util.errors import USER_ERROR, UserError, join_first, print_error, reason
-from util.launched import launched_rank, launched_ranks, processes_here
+from util.launcher import launched_rank, launched_world_size, processes_here
 
 TIMEOUT = 30.0
 """Default of the environment variable TIMEOUT: minutes that ranks and machines wait for each other.
@@ -76,7 +76,7 @@ def _store_of(start: str, limit: timedelta) -> td.Store | None:
         return None
     except ValueError as error:
         raise UserError(
-            f"WORLD_SIZE is {launched_ranks()}, but no launcher started this process "
+            f"WORLD_SIZE is {launched_world_size()}, but no launcher started this process "
             f"({reason(error)}). Fix: sh tools/train.sh starts several; for one, unset WORLD_SIZE"
         ) from None
     return td.PrefixStore(f"start {start}", store)
@@ -118,10 +118,10 @@ def require_equal(name: str, facts: dict[str, Any]) -> None:
 
     Raises `UserError` as `exchange` does, and with the first rank that differs from rank 0.
     """
-    if launched_ranks() == 1:
+    if launched_world_size() == 1:
         return
     key = f"{next(_calls)} {name}"
-    first, *others = exchange(meeting_store(), key, launched_rank(), launched_ranks(), facts)
+    first, *others = exchange(meeting_store(), key, launched_rank(), launched_world_size(), facts)
     for number, other in enumerate(others, start=1):
         if found := differences(first, other, ignored_keys=PER_MACHINE_KEYS):
             raise UserError(
@@ -140,10 +140,10 @@ def report_failure(cause: str, code: int) -> tuple[str, int]:
     Without a launcher, rank 0 serves the store: a rank that fails before the ranks met prints
     `cause` here, at once, as the others may never come.
     """
-    if launched_ranks() == 1:
+    if launched_world_size() == 1:
         return cause, code
     node = os.environ.get("GROUP_RANK", "0")
-    several_nodes = processes_here() < launched_ranks()
+    several_nodes = processes_here() < launched_world_size()
     where = f"rank {launched_rank()} on {socket.gethostname()}: " if several_nodes else ""
     own = json.dumps([f"{where}{cause}", code, node, launched_rank()])
     limit = None
@@ -170,11 +170,13 @@ def remote_failure(store: td.Store, node: str) -> str:
 
 def lost_contact(error: Exception) -> str | None:
     """Name the ranks that do not answer, if `error` comes from a collective; else return None."""
-    if launched_ranks() == 1 or not (isinstance(error, td.DistError) or "/gloo/" in str(error)):
+    if launched_world_size() == 1 or not (
+        isinstance(error, td.DistError) or "/gloo/" in str(error)
+    ):
         return None
     try:
         store = meeting_store()
-        keys = [f"lost contact {number}" for number in range(launched_ranks())]
+        keys = [f"lost contact {number}" for number in range(launched_world_size())]
         store.set(keys[launched_rank()], "")
         end = time.monotonic() + ROLL_CALL
         while time.monotonic() < end and not store.check([_FAILURE]) and not store.check(keys):

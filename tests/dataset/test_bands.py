@@ -265,7 +265,7 @@ def faulty(tmp_path_factory):
     ("none.tif", {"bands": [1]}, "no such file"),
     ("none.png", {}, "no such file"),
 ])  # fmt: skip
-def test_what_cannot_be_used_is_said_in_one_line(name, keys, message, faulty):
+def test_unusable_files_give_one_error_line(name, keys, message, faulty):
     with pytest.raises(UserError, match=message) as error:
         read_bands(faulty / name, data(**keys))
     assert str(error.value).startswith(str(faulty / name)) and "\n" not in str(error.value)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dataset.cache import CacheBytes, SharedCache, cache_bytes
 from dataset.folders import read_samples
-from dataset.loaders import LoaderProcess, evaluation_loader, training_loader
+from dataset.loaders import ProcessInfo, evaluation_loader, training_loader
 from dataset.reader import Reader
 from dataset.samples import Samples
 from dataset.split_files import Split, Splits
@@ -118,7 +118,7 @@ def test_a_second_pass_opens_no_file_and_changes_no_sample(workers, toy, default
 
     def loader(cache_mb):
         data = config.data.model_copy(update={"cache_mb": cache_mb})
-        process = LoaderProcess(rank=0, world=1, workers=workers, cuda=False)
+        process = ProcessInfo(rank=0, world=1, workers=workers, cuda=False)
         own = config.model_copy(update={"data": data})
         return training_loader(own, lists, cache_bytes(lists, data), 2, 2, 2, process)
 
@@ -147,7 +147,7 @@ def test_a_dry_run_counts_the_files_that_a_run_will_open(kept, workers, toy, tmp
     config = load_config(toy.config, sets)
     lists = Splits(read_samples(config.data.labeled, config.data, masks=True), *2 * [NONE])
     room = CacheBytes(int(1.1 * kept * 4 * 50 * 40), 0, 0)
-    process = LoaderProcess(rank=0, world=1, workers=workers, cuda=False)
+    process = ProcessInfo(rank=0, world=1, workers=workers, cuda=False)
     train = training_loader(config, lists, room, 2, 2, 0, process)
     next(iter(train))
     opened, both = [], Reader.image_and_mask
@@ -164,7 +164,7 @@ def test_a_dry_run_times_the_second_validation_image(kept, toy, monkeypatch):
     (fake clock)."""
     config = load_config(toy.config)
     samples = read_splits(config.data, unlabeled=False).val.samples
-    process = LoaderProcess(rank=0, world=1, workers=0, cuda=False)
+    process = ProcessInfo(rank=0, world=1, workers=0, cuda=False)
     clock, seen, both = [0], [], Reader.image_and_mask
 
     def passes(result, seconds):

@@ -13,9 +13,9 @@ from scipy import stats
 from dataset.cache import cache_bytes
 from dataset.datasets import ImageSet, epoch_order
 from dataset.loaders import (
-    Batches,
-    EpochBatches,
-    LoaderProcess,
+    GlobalBatchSampler,
+    ImageLoader,
+    ProcessInfo,
     data_workers,
     steps_per_epoch,
     training_loader,
@@ -159,8 +159,8 @@ def test_an_epoch_is_as_many_shuffles_as_it_takes():
 
 
 def test_processes_share_the_global_batch_and_go_on_at_a_step():
-    alone = list(EpochBatches(3, 4, LoaderProcess(0, 1, 0, False)))
-    two = [EpochBatches(3, 4, LoaderProcess(rank, 2, 0, False)) for rank in (0, 1)]
+    alone = list(GlobalBatchSampler(3, 4, ProcessInfo(0, 1, 0, False)))
+    two = [GlobalBatchSampler(3, 4, ProcessInfo(rank, 2, 0, False)) for rank in (0, 1)]
     assert alone == [a + b for a, b in zip(*two, strict=True)]
     two[1].first_step = 2
     assert list(two[1]) == [[(0, 10), (0, 11)]] and len(two[1]) == 3
@@ -171,7 +171,7 @@ def loader(toy):
     def build(*overrides, strong_views=1, images=2, unlabeled=True):
         config = load_config(toy.config, overrides)
         lists = read_splits(config.data, unlabeled)
-        room, process = cache_bytes(lists, config.data), LoaderProcess(0, 1, 0, False)
+        room, process = cache_bytes(lists, config.data), ProcessInfo(0, 1, 0, False)
         return training_loader(config, lists, room, images, images, strong_views, process)
 
     return build
@@ -211,7 +211,7 @@ def array_too_large():
 )
 def test_a_failure_reaches_the_main_process_unchanged(failure, workers):
     with pytest.raises(type(failure)) as found:
-        list(Batches(Failing(failure), LoaderProcess(0, 1, workers, False)))
+        list(ImageLoader(Failing(failure), ProcessInfo(0, 1, workers, False)))
     assert str(found.value) == str(failure)
 
 

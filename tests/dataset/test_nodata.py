@@ -27,35 +27,35 @@ from util.errors import UserError
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-VOID = np.zeros((40, 48), bool)
-VOID[:10, 5:] = True
+NODATA = np.zeros((40, 48), bool)
+NODATA[:10, 5:] = True
 
 
 def image(count, kind=np.uint8, void=0):
-    values = np.random.default_rng(0).integers(1, 100, (count, *VOID.shape)).astype(kind)
-    values[:, VOID] = void
+    values = np.random.default_rng(0).integers(1, 100, (count, *NODATA.shape)).astype(kind)
+    values[:, NODATA] = void
     return values
 
 
 def few():
-    return np.where(VOID, 3, image(1) % 2 + 1).astype(np.uint8)
+    return np.where(NODATA, 3, image(1) % 2 + 1).astype(np.uint8)
 
 
 def alpha(count, kind=np.uint8):
-    return np.concatenate([image(count, kind), (~VOID[None] * 255).astype(kind)])
+    return np.concatenate([image(count, kind), (~NODATA[None] * 255).astype(kind)])
 
 
 def write_png(path, bands):
     """Write a PNG with the suffix of a TIFF, and its mask with a value per band."""
     Image.fromarray(bands.transpose(1, 2, 0)).save(path, "PNG")
-    masks = np.where(VOID, 0, 255)[None].repeat(3, 0).astype(np.uint8)
-    masks[0, ~VOID] = 0  # the other bands have data there
+    masks = np.where(NODATA, 0, 255)[None].repeat(3, 0).astype(np.uint8)
+    masks[0, ~NODATA] = 0  # the other bands have data there
     write(path.with_name("x.tif"), masks, photometric="minisblack", interleave="band")
     path.with_name("x.tif").rename(f"{path}.msk")
 
 
 def unmasked(count, kind, **how):
-    return lambda path: write(path, image(count, kind), mask=~VOID, **how)
+    return lambda path: write(path, image(count, kind), mask=~NODATA, **how)
 
 
 IMAGES = {  # bands of the config, what is written
@@ -89,40 +89,45 @@ def test_alpha_that_the_config_names_is_data(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number in range(3):
         write(tmp_path / f"images/{number}.tif", alpha(3), photometric="rgb", alpha="yes")
-        write(tmp_path / f"masks/{number}.tif", VOID[None].astype(np.uint8))
+        write(tmp_path / f"masks/{number}.tif", NODATA[None].astype(np.uint8))
     path = tmp_path / "images/0.tif"
-    pixels, void = read_bands(path, data(bands=[1, 2, 3, 4]))
-    assert void is None and np.array_equal(pixels, alpha(3).transpose(1, 2, 0))
-    said = run(prepare, "init", "--images", "images", "--masks", "masks",
+    pixels, nodata_mask = read_bands(path, data(bands=[1, 2, 3, 4]))
+    assert nodata_mask is None and np.array_equal(pixels, alpha(3).transpose(1, 2, 0))
+    output = run(prepare, "init", "--images", "images", "--masks", "masks",
                "--out", "c.yaml").output()  # fmt: skip
-    assert "band 4 is marked as alpha: where it is 0, pixels have no data" in said
+    assert "band 4 is marked as alpha: where it is 0, pixels have no data" in output
 
 
 @pytest.mark.parametrize("kind", IMAGES)
 def test_pixels_without_data_are_found(kind, tmp_path):
     bands, make = IMAGES[kind]
     make(path := tmp_path / "a.tif")
-    pixels, void = read_bands(path, data(bands=bands, image_range=(0, 255)))
-    assert np.array_equal(void, VOID) and (pixels[VOID] == 0).all() and (pixels[~VOID] > 0).all()
+    pixels, nodata_mask = read_bands(path, data(bands=bands, image_range=(0, 255)))
+    assert (
+        np.array_equal(nodata_mask, NODATA)
+        and (pixels[NODATA] == 0).all()
+        and (pixels[~NODATA] > 0).all()
+    )
 
 
 MASKS = {
-    "nodata": lambda p, m: write(p, np.where(VOID, 255, m)[None].astype(np.uint8), nodata=255),
-    "negative": lambda p, m: write(p, np.where(VOID, -1, m.astype(np.int16))[None], nodata=-1),
-    "uint32": lambda p, m: write(p, np.where(VOID, 2**32 - 1, m.astype(np.uint32))[None],
+    "nodata": lambda p, m: write(p, np.where(NODATA, 255, m)[None].astype(np.uint8), nodata=255),
+    "negative": lambda p, m: write(p, np.where(NODATA, -1, m.astype(np.int16))[None], nodata=-1),
+    "uint32": lambda p, m: write(p, np.where(NODATA, 2**32 - 1, m.astype(np.uint32))[None],
                                  nodata=2**32 - 1),
-    "nan": lambda p, m: write(p, np.where(VOID, np.nan, m)[None].astype(np.float32), nodata=np.nan),
-    "mask": lambda p, m: write(p, m[None], mask=~VOID),
-    "sidecar": lambda p, m: write(p, m[None], mask=~VOID, internal=False),
+    "nan": lambda p, m: write(p, np.where(NODATA, np.nan, m)[None].astype(np.float32),
+                              nodata=np.nan),
+    "mask": lambda p, m: write(p, m[None], mask=~NODATA),
+    "sidecar": lambda p, m: write(p, m[None], mask=~NODATA, internal=False),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", MASKS)
 @pytest.mark.parametrize("label_map", [None, {0: 1, 1: 0}])
 def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
-    classes = np.arange(VOID.size, dtype=np.uint8).reshape(VOID.shape) % 2
+    classes = np.arange(NODATA.size, dtype=np.uint8).reshape(NODATA.shape) % 2
     MASKS[kind](path := tmp_path / "m.tif", classes)
-    expected = np.where(VOID, 255, classes if label_map is None else 1 - classes)
+    expected = np.where(NODATA, 255, classes if label_map is None else 1 - classes)
     assert np.array_equal(open_mask(path, LabelLookup(data(label_map=label_map))), expected)
 
 
@@ -133,29 +138,29 @@ def test_masks_ignore_what_has_no_data(kind, label_map, tmp_path):
 ])  # fmt: skip
 def test_a_nodata_value_is_a_class_if_the_config_says_so(keys, zeros, masked, tmp_path):
     """Pixels that a mask leaves out are ignored nevertheless."""
-    out = np.zeros_like(VOID)
+    out = np.zeros_like(NODATA)
     out[-3:] = True
-    write(tmp_path / "m.tif", np.where(VOID | out, 0, 1)[None].astype(np.uint8), nodata=0)
+    write(tmp_path / "m.tif", np.where(NODATA | out, 0, 1)[None].astype(np.uint8), nodata=0)
     Image.fromarray(np.where(out, 0, 255).astype(np.uint8)).save(tmp_path / "m.png")
     (tmp_path / "m.png").rename(tmp_path / "m.tif.msk")
     found = np.array(open_mask(tmp_path / "m.tif", LabelLookup(data(**keys))))
-    assert (found[VOID] == zeros).all() and (found[out] == masked).all()
-    assert (found[~VOID & ~out] == 0).all() or not keys
+    assert (found[NODATA] == zeros).all() and (found[out] == masked).all()
+    assert (found[~NODATA & ~out] == 0).all() or not keys
 
 
 def test_a_nodata_value_beyond_colours_is_no_class(tmp_path):
-    write(tmp_path / "m.tif", np.where(VOID, 65535, 1)[None].astype(np.uint16), nodata=65535)
+    write(tmp_path / "m.tif", np.where(NODATA, 65535, 1)[None].astype(np.uint16), nodata=65535)
     lookup = LabelLookup(data(label_map={"1,1,1": 1}))
-    assert np.array_equal(open_mask(tmp_path / "m.tif", lookup), np.where(VOID, 255, 1))
+    assert np.array_equal(open_mask(tmp_path / "m.tif", lookup), np.where(NODATA, 255, 1))
 
 
 @pytest.mark.parametrize("transparent", [0, 255])
 def test_transparent_pixels_of_a_tiff_are_a_class_if_the_config_says_so(transparent, tmp_path):
-    bands = np.stack([*image(3) * 0 + 9, np.where(VOID, 0, 255)]).astype(np.uint8)
+    bands = np.stack([*image(3) * 0 + 9, np.where(NODATA, 0, 255)]).astype(np.uint8)
     write(tmp_path / "m.tif", bands, photometric="rgb", alpha="yes")
     label_map = {"9,9,9": 1} | ({"transparent": 0} if transparent == 0 else {})
     found = open_mask(tmp_path / "m.tif", LabelLookup(data(label_map=label_map)))
-    assert np.array_equal(found, np.where(VOID, transparent, 1))
+    assert np.array_equal(found, np.where(NODATA, transparent, 1))
 
 
 def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, monkeypatch):
@@ -164,13 +169,15 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
     for number in range(3):
-        Image.new("RGB", VOID.shape[::-1]).save(f"images/{number}.png")
+        Image.new("RGB", NODATA.shape[::-1]).save(f"images/{number}.png")
         write(
-            tmp_path / f"masks/{number}.tif", np.where(VOID, 0, 1)[None].astype(np.uint8), nodata=0
+            tmp_path / f"masks/{number}.tif",
+            np.where(NODATA, 0, 1)[None].astype(np.uint8),
+            nodata=0,
         )
     argv = ["init", "--images", "images", "--masks", "masks", "--out", "c.yaml", "--force"]
     assert "0      background" in run(prepare, *argv, "--classes", "background,building").output()
-    few_classes = np.where(VOID, 0, 1 + np.arange(48) % 2)[None].astype(np.uint8)
+    few_classes = np.where(NODATA, 0, 1 + np.arange(48) % 2)[None].astype(np.uint8)
     for number in range(3):
         write(tmp_path / f"masks/{number}.tif", few_classes, nodata=0)
     err = run(prepare, *argv).mistake()
@@ -179,7 +186,7 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
     for named in ("0=ignore,1=a,2=b", "1=a,2=b"):
         run(prepare, *argv, "--classes", named).output()
     for number in range(3):  # a little of two values to ignore, as from two sources
-        mask = 1 + np.arange(VOID.size).reshape(VOID.shape) // 640
+        mask = 1 + np.arange(NODATA.size).reshape(NODATA.shape) // 640
         mask[0, :9], mask[1, :9] = 0, 255
         write(
             tmp_path / f"masks/{number}.tif",
@@ -193,7 +200,7 @@ def test_init_takes_the_nodata_value_for_a_class_only_if_it_must(run, tmp_path, 
 
 
 def test_faulty_sidecar_masks(tmp_path):
-    write(path := tmp_path / "a.tif", image(1), mask=~VOID, internal=False)
+    write(path := tmp_path / "a.tif", image(1), mask=~NODATA, internal=False)
     assert [*names_by_stem(tmp_path)] == ["a"]
     sidecar = tmp_path / "a.tif.msk"
     Image.new("L", (5, 4)).save(sidecar, "TIFF")
@@ -228,9 +235,9 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     values = image(2, np.float32, -9999)
     for number in range(6):
-        shown = np.where(VOID, -9999, values + number).astype(np.float32)
+        shown = np.where(NODATA, -9999, values + number).astype(np.float32)
         write(tmp_path / f"images/{number}.tif", shown, nodata=-9999)
-        write(tmp_path / f"more/u{number}.tif", shown + ~VOID, nodata=-9999)
+        write(tmp_path / f"more/u{number}.tif", shown + ~NODATA, nodata=-9999)
         (tmp_path / "masks").mkdir(exist_ok=True)
         classes = (values[0] > 50).astype(np.uint8)
         Image.fromarray(classes).save(tmp_path / f"masks/{number}.png")
@@ -242,31 +249,31 @@ def test_nodata_from_init_to_prediction(run, train, tmp_path, monkeypatch):
 
     reader = Reader(config.data)
     sample = read_split_file(config.data.labeled, masks=True).samples[0]
-    assert np.array_equal(np.array(reader.image_and_mask(sample)[1]) == 255, VOID)
+    assert np.array_equal(np.array(reader.image_and_mask(sample)[1]) == 255, NODATA)
     _, ignored = reader.image_and_nodata_mask(
         read_split_file(config.data.unlabeled, masks=False).samples[0]
     )
-    assert np.array_equal(np.array(ignored) == 255, VOID)
+    assert np.array_equal(np.array(ignored) == 255, NODATA)
     code, out, err = run(check_data, "--config", "c.yaml")
-    assert f"{VOID.mean():.2%}" in next(x for x in out.splitlines() if x.startswith("ignored"))
+    assert f"{NODATA.mean():.2%}" in next(x for x in out.splitlines() if x.startswith("ignored"))
 
     overrides = [x for x in TINY if not x.startswith("crop_size")]
     train(SupOnly, ["--config", "c.yaml", "--save-path", "run", "--set", *overrides])
     run(predict, "--checkpoint", "run/best.pth", "--images", "images",
         "--save-path", "out", "--confidence").output()  # fmt: skip
     mask = np.array(Image.open("out/masks/0.png"))
-    assert (mask[VOID] == 255).all() and (mask[~VOID] < 2).all()
-    assert (np.array(Image.open("out/confidence/0.png"))[VOID] == 0).all()
+    assert (mask[NODATA] == 255).all() and (mask[~NODATA] < 2).all()
+    assert (np.array(Image.open("out/confidence/0.png"))[NODATA] == 0).all()
 
 
 def test_classes_are_counted_and_shown_where_images_have_data(tmp_path):
     write(tmp_path / "a.tif", image(1), nodata=0)
-    write(tmp_path / "m.tif", np.where(VOID, 0, 1)[None].astype(np.uint8))
+    write(tmp_path / "m.tif", np.where(NODATA, 0, 1)[None].astype(np.uint8))
     (tmp_path / "list.txt").write_text(f"{tmp_path.name}/a.tif {tmp_path.name}/m.tif\n")
     found = data(root=tmp_path.parent, bands="grey", labeled=tmp_path / "list.txt")
     listed = read_samples(found.labeled, found, masks=True)
-    assert class_pixels(listed, found).tolist() == [0, (~VOID).sum()]
+    assert class_pixels(listed, found).tolist() == [0, (~NODATA).sum()]
     (sample,) = listed.samples
     assert read_classes(found, [sample]) == {sample.image: {1}}
     (figure,) = figures(CheckedSample(sample), "", Reader(found))
-    assert figure.legend[-1][1:] == ("ignored", f"{VOID.mean():.1%}")
+    assert figure.legend[-1][1:] == ("ignored", f"{NODATA.mean():.1%}")

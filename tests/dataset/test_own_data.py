@@ -133,7 +133,7 @@ def test_keys_as_lists_and_from_the_command_line(folders):
     assert load_config(path) == config
 
 
-def test_the_trap_of_0_and_255_is_said(toy, caplog):
+def test_masks_with_0_and_255_explain_the_label_map(toy, caplog):
     """With two classes and values 0 and 255, the second class never occurs: 255 is ignored."""
     for mask in (toy.root / "masks").iterdir():
         Image.fromarray((truth(0, size=Image.open(mask).size) == 1) * np.uint8(255)).save(mask)
@@ -144,8 +144,10 @@ def test_the_trap_of_0_and_255_is_said(toy, caplog):
         check_files(config.data, *read_splits(config.data, unlabeled=True))
 
     check()
-    said = caplog.messages
-    assert len(said) == 2 and all("road" in line and "are 255: ignored" in line for line in said)
+    messages = caplog.messages
+    assert len(messages) == 2 and all(
+        "road" in line and "are 255: ignored" in line for line in messages
+    )
     check("data.label_map={0: other, 255: road}")
     assert not caplog.messages
     with pytest.raises(UserError, match="no pixel is labelled in the 3 masks"):
@@ -184,7 +186,7 @@ def test_damaged_exif_is_ignored_and_a_named_pipe_refused(tmp_path):
         read_bands(tmp_path / "pipe.png", RGB)
 
 
-def test_masks_that_lie_as_stored_are_explained_and_counted(toy, refused, tmp_path):
+def test_masks_that_ignore_exif_are_reported(toy, refused, tmp_path):
     for i in range(3):
         path = toy.root / f"images/l{i}.jpg"
         Image.open(path).save(path, exif=turned(6))
@@ -193,7 +195,7 @@ def test_masks_that_lie_as_stored_are_explained_and_counted(toy, refused, tmp_pa
         assert part in err
 
 
-@pytest.mark.parametrize(("images", "showing", "said"), [
+@pytest.mark.parametrize(("images", "showing", "expected"), [
     (10, [3, 3], ""),
     (10, None, ""),
     (1, [3, 3], "1 validation image, expected"),
@@ -201,9 +203,9 @@ def test_masks_that_lie_as_stored_are_explained_and_counted(toy, refused, tmp_pa
     (9, [0, 1], "9 validation images, expected at least 10; fewer than 3 validation images show "
                 "sky (0), tree (1): scores are uncertain"),
 ])  # fmt: skip
-def test_what_is_too_few(images, showing, said):
+def test_what_is_too_few(images, showing, expected):
     found = too_few(images, ["sky", "tree"], showing)
-    assert found.startswith(said) and bool(found) == bool(said)
+    assert found.startswith(expected) and bool(found) == bool(expected)
 
 
 @pytest.mark.parametrize("line, message", [

@@ -12,21 +12,21 @@ from engine import main
 from engine.cost import (
     GIB,
     MEMORY_KINDS,
-    AsOnGpu,
+    GpuSemantics,
     blank_batch,
     flop_counter,
     late_trainer,
     step_cost,
 )
-from engine.dry_run import Measured
+from engine.dry_run import Measurements
 from engine.estimate import (
     CUDA_CONTEXT_BYTES,
     GPU_SIZES_GIB,
-    Needs,
+    Requirements,
     describe_step,
     fitting_gpus,
     largest_batch,
-    run_needs,
+    run_requirements,
     step_seconds,
 )
 from engine.trainer import Trainer
@@ -54,7 +54,7 @@ def real_peak(method_class, config, images, folder):
     raw = blank_batch(method_class, config, images)
     stays = [*method.parameters(), *method.buffers()]
     stays += [x for state in training.optimizer.state.values() for x in state.values()]
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found, AsOnGpu():
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found, GpuSemantics():
         training.optimize(raw, 0)
     found.export_chrome_trace(str(folder / "trace.json"))
     events = json.loads((folder / "trace.json").read_text())["traceEvents"]
@@ -159,11 +159,11 @@ def test_cards_hold_what_is_left_of_them():
 def test_micro_batch_is_found_by_trying(toy, monkeypatch):
     monkeypatch.setattr("engine.estimate.CUDA_CONTEXT_BYTES", 8 * GIB - 1.2e8)  # 8 GiB is too small
     config = load_config(toy.config, SMALL)
-    needs = run_needs(UniMatch, config, world=1, workers=2)
-    assert needs.per_forward["80"] == 4 and needs.per_forward["8"] == 2
-    assert needs.disk == 4 * needs.cost.checkpoint
-    more = run_needs(UniMatch, config, world=1, workers=4)
-    assert more.host > needs.host
+    requirements = run_requirements(UniMatch, config, world=1, workers=2)
+    assert requirements.per_forward["80"] == 4 and requirements.per_forward["8"] == 2
+    assert requirements.disk == 4 * requirements.cost.checkpoint
+    more = run_requirements(UniMatch, config, world=1, workers=4)
+    assert more.host > requirements.host
 
 
 def test_hours_follow_precision(toy):
@@ -200,11 +200,11 @@ def test_times_are_lower_bounds_and_left_out_for_tiny_steps(toy):
     ],
 )  # fmt: skip
 def test_fitting_gpus(fitting, expected):
-    needs = Needs(None, dict(zip(GPU_SIZES_GIB, fitting, strict=True)), 0, 0)
-    assert fitting_gpus(needs, 4) == expected
+    requirements = Requirements(None, dict(zip(GPU_SIZES_GIB, fitting, strict=True)), 0, 0)
+    assert fitting_gpus(requirements, 4) == expected
 
 
-def test_a_network_that_needs_more_images_is_said(toy):
+def test_a_network_that_needs_more_images_is_reported(toy):
     with pytest.raises(UserError, match="batch norm"):
         step_cost(SupOnly, load_config(toy.config), 4, 1)
 
@@ -212,13 +212,15 @@ def test_a_network_that_needs_more_images_is_said(toy):
 def test_one_image_of_each_process_is_enough(toy):
     """Accept one image per process: batch norms on GPUs share statistics across processes."""
     config = load_config(toy.config, ["batch_size=2"])
-    needs = run_needs(SupOnly, config, world=4, workers=0)
-    assert needs.per_forward["80"] == 1 and needs.cost.activations > 0
+    requirements = run_requirements(SupOnly, config, world=4, workers=0)
+    assert requirements.per_forward["80"] == 1 and requirements.cost.activations > 0
 
 
 def test_previous_models_wait_in_the_hosts_memory(toy):
     config = load_config(toy.config, [*SMALL, "epochs=4"])
-    plain, more = (run_needs(kind, config, world=1, workers=0) for kind in (UniMatch, PrevMatch))
+    plain, more = (
+        run_requirements(kind, config, world=1, workers=0) for kind in (UniMatch, PrevMatch)
+    )
     kept = 4 * plain.cost.weights
     assert more.host - plain.host == pytest.approx(2 * kept, rel=0.01)
 
@@ -235,20 +237,22 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
 
 
 def test_a_loss_that_is_not_finite_is_not_well(toy, train, tmp_path, capsys, monkeypatch):
-    found = Measured(float("nan"), step=1, load=0, image=0, image_load=0, workers=0)
+    found = Measurements(float("nan"), step=1, load=0, image=0, image_load=0, workers=0)
     monkeypatch.setattr("engine.dry_run.measure", lambda trainer: found)
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
-    said = capsys.readouterr().out
-    assert "dry run: passed" not in said and "dry run: the loss of its first step is nan" in said
+    output = capsys.readouterr().out
+    assert (
+        "dry run: passed" not in output and "dry run: the loss of its first step is nan" in output
+    )
 
 
-def test_a_torch_without_fake_tensors_is_said_in_one_line(
+def test_a_torch_without_fake_tensors_gives_one_error_line(
     toy, train, run, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.delattr("torch._subclasses.fake_tensor.FakeTensorMode")
     train(SupOnly, toy.argv(tmp_path / "run", "--dry-run"))
-    said = capsys.readouterr().out
-    assert "dry run: passed" in said and said.count("cannot be estimated: torch") == 1
+    output = capsys.readouterr().out
+    assert "dry run: passed" in output and output.count("cannot be estimated: torch") == 1
     code, out, err = run(tool, toy.config, "--methods", "supervised")
     assert code == 1 and err.count("cannot be estimated") == 1 and "SupOnly" not in out
 
@@ -273,7 +277,7 @@ def test_table(toy, run, tmp_path):
      ["configs/shapes.yaml", "--json", "no/such/costs.json"],
      ["configs/shapes.yaml", "--json", "README.md"]],
 )  # fmt: skip
-def test_what_is_wrong_is_said_in_one_line(argv, run, monkeypatch):
+def test_invalid_arguments_give_one_error_line(argv, run, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     code, out, err = run(tool, *argv)
     assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1

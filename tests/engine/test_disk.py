@@ -38,8 +38,8 @@ def test_full_disk(size, small, train, refused, tmp_path):
     before = (run / "latest.pth").read_bytes()
     argv = small.argv(run, "--set", "epochs=2", "--force")
     with no_file_larger_than(size):
-        said = refused(SupOnly, argv)
-    assert str(run) in said and "cannot be written" in said and "File too large" in said
+        output = refused(SupOnly, argv)
+    assert str(run) in output and "cannot be written" in output and "File too large" in output
     assert (run / "latest.pth").read_bytes() == before and not list(run.glob("*.partial"))
     assert len(Run(run).epochs) == 1
     with (run / "starts.jsonl").open("a") as starts:
@@ -60,8 +60,8 @@ def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", sometimes)
-        said = refused(SupOnly, argv)
-    assert f"{failing}: cannot be written" in said and "previous one is kept" in said
+        output = refused(SupOnly, argv)
+    assert f"{failing}: cannot be written" in output and "previous one is kept" in output
     assert end(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
     if failing == "latest.pth":  # a checkpoint that was not written must not be linked
         assert saved(run / "best.pth")["epoch"] == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dataset.folders import read_samples
-from dataset.loaders import LoaderProcess, evaluation_loader
+from dataset.loaders import ProcessInfo, evaluation_loader
 from inference.evaluation import evaluate
 from metrics.calibration import PseudoLabelScores
 from model.build import build_network
@@ -59,17 +59,17 @@ def test_two_processes(method, spied):
 @pytest.mark.parametrize("method", ["corrmatch", "unimatch_v2"])
 def test_two_processes_judge_pseudo_labels_as_one(method, spied):
     *_, last = json_lines(spied / method / "metrics.jsonl")
-    (name, said) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
-                        if "pseudo_labels" in s)  # fmt: skip
+    (name, quality) = next((n, s["pseudo_labels"]) for n, s in last["scores"].items()
+                           if "pseudo_labels" in s)  # fmt: skip
     assert name == ("model_ema" if method == "unimatch_v2" else "model")
     config, cpu = load_config(spied / method / "config.yaml"), torch.device("cpu")
     network = load_trained(config, spied / method / "latest.pth", name, cpu)
-    scores = PseudoLabelScores(config.num_classes, said["threshold"], cpu)
+    scores = PseudoLabelScores(config.num_classes, quality["threshold"], cpu)
     samples = read_samples(config.data.val, config.data, masks=True).samples
-    loader = evaluation_loader(config, samples, LoaderProcess(0, 1, 0, cuda=False))
+    loader = evaluation_loader(config, samples, ProcessInfo(0, 1, 0, cuda=False))
     evaluate(network, loader, config, mode="original", device=cpu, volumes=[0] * len(samples),
              pseudo_labels=scores)  # fmt: skip
-    assert scores.summary() == said
+    assert scores.summary() == quality
 
 
 def test_two_processes_score_as_one(spied, tmp_path):

@@ -327,7 +327,7 @@ def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, mo
     assert_equal(saved(tmp_path / "nonfinite_step7_rank0.pth"), seen[7])
 
 
-def test_float16_feels_its_way_without_alarm(long, train, tmp_path, capsys):
+def test_float16_start_logs_no_warning(long, train, tmp_path, capsys):
     train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
     assert not list(tmp_path.glob("nonfinite*"))
     assert end(tmp_path)["scaler"]["scale"] >= 1

@@ -15,7 +15,7 @@ from tools.launch import __main__ as launch
 from util import rendezvous
 from util.errors import UserError
 from util.interrupt import EXIT_CODE
-from util.launched import launched_ranks
+from util.launcher import launched_world_size
 from util.log import code_version
 
 
@@ -27,9 +27,9 @@ def ends(*commands, **variables):
 
 def refused(done, reason):
     """Assert that each node exits with code 2 and one error line containing `reason`."""
-    for code, said in done:
+    for code, output in done:
         assert code == 2, done
-        assert said.count("error: ") == 1 and reason in said and "Traceback" not in said, done
+        assert output.count("error: ") == 1 and reason in output and "Traceback" not in output, done
     return True
 
 
@@ -164,9 +164,9 @@ with distributed.session(torch.device("cpu")), exit_with_one_line():
         raise KeyError("x")
     distributed.barrier()
 """)
-    (code, said), (other, traceback) = ends([script], [script])
+    (code, output), (other, traceback) = ends([script], [script])
     assert (code, other) == (1, 1) and traceback.count("Traceback") == 1
-    assert said == f"error: rank 1 on {socket.gethostname()}: KeyError: 'x'\n"
+    assert output == f"error: rank 1 on {socket.gethostname()}: KeyError: 'x'\n"
 
 
 def test_a_machine_whose_ranks_hang_when_another_fails(tmp_path, monkeypatch):
@@ -229,11 +229,11 @@ def test_variables_of_no_launcher(monkeypatch):
     with pytest.raises(UserError, match="WORLD_SIZE is 2.* RANK expected.*unset WORLD_SIZE"):
         rendezvous.meeting_store()
     monkeypatch.setenv("WORLD_SIZE", "")
-    assert launched_ranks() == 1
+    assert launched_world_size() == 1
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_an_error_without_a_launcher_while_the_others_are_not_there(rank, monkeypatch, capsys):
+def test_error_without_launcher_before_others_start(rank, monkeypatch, capsys):
     """In a pod of a PyTorchJob, for example; the rank prints it before it waits for a while."""
     variables = {"WORLD_SIZE": 2, "RANK": rank, "MASTER_ADDR": "localhost"}
     for name, value in (variables | {"MASTER_PORT": free_port()}).items():
@@ -255,17 +255,17 @@ def test_a_machine_that_is_alone(monkeypatch):
     monkeypatch.setenv("TIMEOUT", "0.02")
     assert "error: NODE_RANK 1: no answer" in launched(nodes=2)
     port = free_port()
-    said = launched(nodes=2, node=1, port=port)
-    assert f"error: MASTER_ADDR localhost, port {port}: no answer" in said
+    output = launched(nodes=2, node=1, port=port)
+    assert f"error: MASTER_ADDR localhost, port {port}: no answer" in output
 
 
 def test_machines_that_are_started_differently():
     port = free_port()
     options = ["--max_restarts", 2], ["--max_restarts", 3]
     both = [launcher(*options[n], "supervised.py", nodes=2, node=n, port=port) for n in (0, 1)]
-    said = "error: NODE_RANK 1: found --max_restarts 3, expected 2 as on NODE_RANK 0. Fix: "
+    output = "error: NODE_RANK 1: found --max_restarts 3, expected 2 as on NODE_RANK 0. Fix: "
     for end in (one.end(100) for one in both):
-        assert end.returncode == 2 and said in end.stderr and "Traceback" not in end.stderr
+        assert end.returncode == 2 and output in end.stderr and "Traceback" not in end.stderr
 
 
 def test_the_first_machine_ends_while_others_wait():
@@ -297,6 +297,6 @@ def test_a_port_in_use():
         ("--master_port 65536", "--master_port: found 65536, expected 0 to 65535"),
     ],
 )
-def test_launches_that_cannot_be(options, problem, run):
-    said = run(launch, *options.split(), "supervised.py").mistake()
-    assert said == f"error: {problem}\n"
+def test_invalid_launches(options, problem, run):
+    output = run(launch, *options.split(), "supervised.py").mistake()
+    assert output == f"error: {problem}\n"

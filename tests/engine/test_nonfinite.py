@@ -10,7 +10,7 @@ from torch import nn
 import evaluate
 import export
 import predict
-from engine.optimizer import LossScale, build_optimizer, finite_statistics
+from engine.optimizer import LossScale, build_optimizer, keeping_statistics_finite
 from engine.progress import MAX_SAVED_BATCHES, Means, NonfiniteMonitor
 from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
@@ -30,7 +30,7 @@ OLD_SCALER = {
 CPU, NAN = torch.device("cpu"), float("nan")
 
 
-def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, monkeypatch, capsys):
+def test_nonfinite_gradients_are_reported(long, train, tmp_path, monkeypatch, capsys):
     step = Trainer.optimize
 
     def spying(self, raw, number):
@@ -42,9 +42,9 @@ def test_gradients_that_alone_are_not_finite_are_said(long, train, tmp_path, mon
 
     monkeypatch.setattr(Trainer, "optimize", spying)
     assert stopped(train, SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3")) == 2
-    said = capsys.readouterr()
-    assert "step 5: gradients not finite; step skipped" in said.out
-    assert "step 8: gradients not finite; 4 steps in a row" in said.err
+    captured = capsys.readouterr()
+    assert "step 5: gradients not finite; step skipped" in captured.out
+    assert "step 8: gradients not finite; 4 steps in a row" in captured.err
     assert not list((tmp_path / "run").glob("nonfinite*"))
 
 
@@ -73,7 +73,7 @@ def test_statistics_are_restored_if_they_become_non_finite():
     norm = nn.BatchNorm1d(2)
     norm.register_buffer("attention_mask", torch.tensor([0, -torch.inf]), persistent=False)
     for value, moved in ((1.0, 0.1), (NAN, 0.1), (1.0, 0.19)):
-        with finite_statistics(norm):
+        with keeping_statistics_finite(norm):
             norm(torch.full((4, 2), value))
         torch.testing.assert_close(norm.running_mean, torch.full((2,), moved))
     assert norm.attention_mask.tolist() == [0, -torch.inf]
@@ -153,10 +153,10 @@ def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
     after_steps(monkeypatch, spoil_weights)
     argv = long.argv(tmp_path / "run", "--set", f"save_every={save_every}")
     assert stopped(train, SupOnly, argv) == 2
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1
-    assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in said.err
-    assert "epoch 2/3 model" not in said.out  # not scored either
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in captured.err
+    assert "epoch 2/3 model" not in captured.out  # not scored either
     state = end(tmp_path / "run")
     assert state["epoch"] == 1 and not nonfinite_tensors(state)
 
@@ -262,8 +262,8 @@ def test_weights_that_are_not_finite_are_refused(long, train, mistake, tmp_path)
         publish: [folder, "--out", out, "--license", "mit"],
         autolabel: ["--checkpoint", folder / "best.pth", "--out", out],
     }.items():
-        said = mistake(module, *more)
-        assert f"{folder}/best.pth: expected finite weights" in said and name in said, module
+        error = mistake(module, *more)
+        assert f"{folder}/best.pth: expected finite weights" in error and name in error, module
 
 
 def test_names_of_bad_tensors_in_odd_places(tmp_path):

@@ -104,9 +104,9 @@ DEATH = "if rank == {}: os.kill(os.getpid(), signal.{})"
 
 
 def test_more_deaths_than_restarts(tmp_path):
-    ((code, starts, said),) = machines(tmp_path, DEATH.format(1, "SIGKILL"), restarts=1)
+    ((code, starts, output),) = machines(tmp_path, DEATH.format(1, "SIGKILL"), restarts=1)
     assert (code, starts) == (128 + signal.SIGKILL, 2)
-    _, last = said.splitlines()
+    _, last = output.splitlines()
     assert last == f"error: {KILLED}; the same command resumes from the last checkpoint"
 
 
@@ -118,8 +118,8 @@ def test_more_deaths_than_restarts(tmp_path):
     ],
 )
 def test_a_program_that_was_not_killed_is_not_restarted(program, expected, tmp_path):
-    ((code, starts, said),) = machines(tmp_path, program, 3)
-    assert (code, starts) == (expected, 1), said
+    ((code, starts, output),) = machines(tmp_path, program, 3)
+    assert (code, starts) == (expected, 1), output
 
 
 def test_machines_restart_together(tmp_path):
@@ -183,7 +183,7 @@ if rank == 1:
         ({0: 1, 1: EXIT_CODE}, 1, False),
     ],
 )
-def test_whose_end_explains_the_others(codes, first, killed):
+def test_first_failing_rank_explains_the_exit(codes, first, killed):
     assert first_to_fail(codes) == first
     assert is_killed(codes[first]) == killed
 

@@ -164,23 +164,23 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("said", CHANGES)
-def test_other_images_and_scores_need_force(said, half, toy, train, refused, capsys):
+@pytest.mark.parametrize("difference", CHANGES)
+def test_other_images_and_scores_need_force(difference, half, toy, train, refused, capsys):
     """Keep the length of epochs, and best scores only where they stay comparable."""
-    change, settings, is_best_kept = CHANGES[said]
+    change, settings, is_best_kept = CHANGES[difference]
     if change:
         change(toy)
     argv = toy.argv(half, *(f"--set={setting}" for setting in settings))
     before = {path: path.read_bytes() for path in half.iterdir() if path.is_file()}
     message = refused(SupOnly, argv)
-    assert f"started with other settings or split files: {said}. Fix: " in message
+    assert f"started with other settings or split files: {difference}. Fix: " in message
     assert ("--force, which discards the best scores" in message) != is_best_kept
     assert all(path.read_bytes() == content for path, content in before.items()
                if path.name != "run.lock")  # fmt: skip
     train(SupOnly, [*argv, "--force"])
     log = capsys.readouterr().out
-    assert said in log and ("best scores are discarded" in log) != is_best_kept
-    assert ("epochs keep their 6 steps" in log) == ("labeled" in said)
+    assert difference in log and ("best scores are discarded" in log) != is_best_kept
+    assert ("epochs keep their 6 steps" in log) == ("labeled" in difference)
     state = saved(half / "latest.pth")
     assert state["best"]["model"]["epoch"] == (1 if is_best_kept else 2)
     assert [record["steps"] for record in state["history"]] == [6, 12]
@@ -191,9 +191,9 @@ def test_other_images_and_scores_need_force(said, half, toy, train, refused, cap
 
 def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, refused, train):
     train(SupOnly, toy.argv(half))
-    said = refused(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
-    assert "epochs: found 1, but " in said
-    assert " already has 2 epochs and 0 steps; epochs counts the whole run. Fix: set ep" in said
+    output = refused(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
+    assert "epochs: found 1, but " in output
+    assert " already has 2 epochs and 0 steps; epochs counts the whole run. Fix: set ep" in output
 
 
 def test_other_settings_of_a_finished_run_are_refused(toy, train, refused, tmp_path):
@@ -202,9 +202,9 @@ def test_other_settings_of_a_finished_run_are_refused(toy, train, refused, tmp_p
     names = ("config.yaml", "starts.jsonl", "metrics.jsonl", "latest.pth", "best.pth")
     before = [(tmp_path / "run" / name).read_bytes() for name in names]
     other = ["--force", "--set", "optimizer.lr=0.5"]
-    said = refused(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
-    assert "the run is finished; nothing would be trained with other settings" in said
-    assert "optimizer.lr (0.01 -> 0.5). Fix: pass --force and --set epochs=N, N above 1 (" in said
+    output = refused(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
+    assert "the run is finished; nothing would be trained with other settings" in output
+    assert "optimizer.lr (0.01 -> 0.5). Fix: pass --force and --set epochs=N, N above 1 (" in output
     assert before == [(tmp_path / "run" / name).read_bytes() for name in names]
     train(SupOnly, toy.argv(tmp_path / "run", *other))
 
@@ -312,9 +312,9 @@ def test_a_missing_best_checkpoint_is_written_again(half, toy, train, capsys):
         (half / "best.pth").unlink()
         capsys.readouterr()
         train(SupOnly, toy.argv(half))
-        said = capsys.readouterr().out
-        assert ("best.pth does not exist" in said) == is_again
-        assert saved(half / "best.pth")["epoch"] == 1 + is_again and ": best.pth, latest" in said
+        output = capsys.readouterr().out
+        assert ("best.pth does not exist" in output) == is_again
+        assert saved(half / "best.pth")["epoch"] == 1 + is_again and ": best.pth, latest" in output
     state = saved(half / "latest.pth")
     state["best"]["model"]["epoch"] = 1
     torch.save(state, half / "latest.pth")

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.cost import MEMORY_KINDS
-from engine.dry_run import SMALL_NETWORKS, Measured, smaller_settings
+from engine.dry_run import SMALL_NETWORKS, Measurements, smaller_settings
 from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
@@ -70,9 +70,9 @@ def test_whatever_a_method_owns_is_trained(toy, train, tmp_path):
 
 def test_what_a_run_leaves(toy, train, tmp_path, capsys):
     train(CorrMatch, toy.argv(tmp_path, "--seed", "5"))
-    said = capsys.readouterr().out
-    assert f"written  {tmp_path}: best.pth" in said
-    assert f"next     python evaluate.py --checkpoint {tmp_path}\n" in said
+    output = capsys.readouterr().out
+    assert f"written  {tmp_path}: best.pth" in output
+    assert f"next     python evaluate.py --checkpoint {tmp_path}\n" in output
     history = json_lines(tmp_path / "metrics.jsonl")
     assert [record["epoch"] for record in history] == [1, 2]
     assert history[1]["steps"] == 4  # 5 unlabelled images, batches of 2
@@ -130,7 +130,7 @@ def test_dry_run_times_previous_models(toy, train, tmp_path, monkeypatch):
     monkeypatch.setattr(
         PrevMatch, "label_by_previous", lambda *args: labelled.append(1) or label(*args)
     )
-    monkeypatch.setattr("engine.dry_run.log_gpu_needs", lambda *_, **__: None)
+    monkeypatch.setattr("engine.dry_run.log_gpu_requirements", lambda *_, **__: None)
     train(PrevMatch, toy.argv(tmp_path / "run", "--dry-run"))
     assert labelled
 
@@ -139,7 +139,7 @@ def test_dry_run_offers_settings_that_take_a_day(toy, monkeypatch):
     """Time scales with the epochs, and with the arithmetic of a step."""
     settings = ["epochs=100", "crop_size=321", "model.backbone=resnet50", "batch_size=4"]
     config = load_config(toy.config, settings)
-    found = Measured(loss=1, step=60, load=0, image=0, image_load=0, workers=1)  # 10 days
+    found = Measurements(loss=1, step=60, load=0, image=0, image_load=0, workers=1)  # 10 days
     shorter, smaller, _ = smaller_settings(SupOnly, config, found, steps=144, images=5)
     assert shorter == "  --set epochs=10: about 24 h"
     small = load_config(toy.config, smaller.partition(": ")[0].split()[1:])
@@ -371,15 +371,15 @@ class Unscored(Strange):
 
 
 @pytest.mark.parametrize(
-    "kind, said",
+    "kind, message",
     [
         (Strange, "Strange.eval_models: model_b has other weights .*: head.b0.0.weight, .* Fix"),
         (Grown, "Grown.eval_models: model has other weights .*: extra.weight, extra.bias. Fix"),
         (Unscored, "Unscored.labeler: found a network that is not validated, expected .*: model. "),
     ],
 )
-def test_networks_that_validation_cannot_use_are_refused(kind, said, toy, train, tmp_path):
-    with pytest.raises(ValueError, match=said):
+def test_networks_that_validation_cannot_use_are_refused(kind, message, toy, train, tmp_path):
+    with pytest.raises(ValueError, match=message):
         train(kind, toy.argv(tmp_path / "run"))
 
 
@@ -404,8 +404,8 @@ def test_a_method_with_two_networks(toy, train, tmp_path, capsys, recwarn):
     network = build_network(load_config(toy.config).model, 3)
     torch.save(network.backbone.state_dict(), file := tmp_path / "backbone.pth")
     train(Twins, toy.argv(tmp_path / "run", "--dry-run", "--set", f"model.pretrained={file}"))
-    said, millions = capsys.readouterr().out, sum(p.numel() for p in network.parameters()) / 1e6
-    assert f"  trained parameters    {2 * millions:.1f} M\n" in said and "TFLOP" in said
+    output, millions = capsys.readouterr().out, sum(p.numel() for p in network.parameters()) / 1e6
+    assert f"  trained parameters    {2 * millions:.1f} M\n" in output and "TFLOP" in output
     assert not [warning for warning in recwarn if "meta" in str(warning.message)]
 
 

@@ -14,11 +14,11 @@ def record(weed, kept=1.0, **more):
 
 def test_a_class_that_collapses_is_reported_once():
     """Weed has IoU 0 from the second validation on; plant never gets a pseudo-label."""
-    iou, said = [3.0, 0.0, 0.0, 0.0, 0.0], []
+    iou, warnings = [3.0, 0.0, 0.0, 0.0, 0.0], []
     for number in range(1, 6):
-        said.append(collapse_warning(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
-    assert [bool(text) for text in said] == [False, False, True, True, False]
-    assert "plant" in said[2] and "weed" in said[3] and "plant" not in said[3]
+        warnings.append(collapse_warning(CLASSES, [5, 5, 5], [record(x) for x in iou[:number]]))
+    assert [bool(text) for text in warnings] == [False, False, True, True, False]
+    assert "plant" in warnings[2] and "weed" in warnings[3] and "plant" not in warnings[3]
 
 
 def test_a_class_that_no_mask_holds_is_not_judged():

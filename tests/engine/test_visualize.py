@@ -54,7 +54,7 @@ def files(folder):
 
 
 @kinds
-def test_a_training_does_not_notice(kind, toy, train, tmp_path):
+def test_pictures_do_not_change_training(kind, toy, train, tmp_path):
     toy.change(epoch_length=1)
     train(kind, toy.argv(tmp_path / "without"))
     train(kind, toy.argv(tmp_path / "with", *WITH_TWO))
@@ -185,7 +185,7 @@ def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, t
         assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
 
 
-def test_a_folder_that_cannot_be_made_is_said_in_one_line(toy, refused, tmp_path):
+def test_a_folder_that_cannot_be_made_gives_one_error_line(toy, refused, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pictures").write_text("mine")
     assert "pictures/epoch_001" in refused(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))

@@ -82,7 +82,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
         own = own if 10 in label_map else np.stack([own, 0 * own, 0 * own], -1)
         Image.fromarray(own).save(path)
     more = ["--set", f"data.label_map={label_map}"] if label_map else []
-    said = command("--threshold", threshold, *more).output()
+    output = command("--threshold", threshold, *more).output()
     new = load_config(tmp_path / "out/config.yaml")
     old = load_config(tmp_path / "run/config.yaml", more[1:]).data
     for path in masks.iterdir():  # keep their meaning
@@ -95,7 +95,7 @@ def test_masks_hold_the_confident_pixels(label_map, command, toy, run, tmp_path)
         path = tmp_path / f"out/masks/{name}.png"
         assert (np.array(open_mask(path, LabelLookup(new.data))) == expected).all()
         passed += sure.mean() / 5
-    assert 0 < passed < 1 and f"on {passed:.1%} of an image's pixels" in said
+    assert 0 < passed < 1 and f"on {passed:.1%} of an image's pixels" in output
     lists = read_splits(new.data, unlabeled=False)
     assert len(lists.labeled.samples) == 3 + 5 and new.data.unlabeled is None
     run(check_data, "--config", tmp_path / "out/config.yaml").output()
@@ -152,9 +152,9 @@ def test_the_ranking(command, toy, tmp_path):
     for acquisition, measure in measures.items():
         (tmp_path / "rank.csv").unlink(missing_ok=True)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        said = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
+        output = command("--threshold", 0, "--rank", tmp_path / "rank.csv", "--select", 2,
                        "--acquisition", acquisition).output()  # fmt: skip
-        assert f"5 images, by {acquisition}" in said
+        assert f"5 images, by {acquisition}" in output
         scores = {f"{toy.root / name}.jpg": measure(p).mean() for name, (_, p) in found.items()}
         with (tmp_path / "rank.csv").open(newline="") as file:
             head, *rows = csv.reader(file)
@@ -219,8 +219,8 @@ def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
         save(picture, path)
 
     monkeypatch.setattr("inference.autolabel.save_picture", failing)
-    code, said, err = command("--threshold", 0)
-    assert code == 2 and "u3.png: no space left" in said and "no labels for 1 image, so" in err
+    code, output, err = command("--threshold", 0)
+    assert code == 2 and "u3.png: no space left" in output and "no labels for 1 image, so" in err
     assert not (tmp_path / "out/labeled.txt").exists()
     monkeypatch.undo()
     command("--threshold", 0).output()
@@ -229,8 +229,8 @@ def test_failed_images_come_before_split_files(command, tmp_path, monkeypatch):
 
 def test_other_images(command, toy, tmp_path):
     (toy.root / "images/v9.jpg").symlink_to("v0.jpg")
-    said = command("--threshold", 0, "--images", toy.root / "images").output()
-    assert "skipped  7 labelled, validation or test images" in said
+    output = command("--threshold", 0, "--images", toy.root / "images").output()
+    assert "skipped  7 labelled, validation or test images" in output
     write_sample(tmp_path / "elsewhere", "x", mask=False)
     command("--threshold", 0, "--images", tmp_path / "elsewhere/images", "--out",
             tmp_path / "b").output()  # fmt: skip
@@ -293,8 +293,8 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
     monkeypatch.setattr(active_learning, "run_script", script)
     argv = ["--config", toy.config, "--pool", toy.path("pool"), "--count", 3, "--seeds", 0, 1,
             "--save-path", tmp_path / "active"]  # fmt: skip
-    said = run(active_learning, *argv).output()
-    assert said.splitlines() == [
+    output = run(active_learning, *argv).output()
+    assert output.splitlines() == [
         "| seed | 3 labelled | + 3 by entropy | + 3 at random |", "|--:|--:|--:|--:|",
         "| 0 | 10.0 | 30.0 | 20.0 |", "| 1 | 11.0 | 31.0 | 21.0 |",
         "| mean | 10.5 | 30.5 | 20.5 |",
@@ -314,15 +314,15 @@ def test_active_learning_labels_by_the_ranking(toy, monkeypatch, run, tmp_path):
 
     def ranked_anew(*more):
         before = len(commands)
-        said = run(active_learning, *argv, *more).output()
-        return sum(argv[0] == "-m" for argv in commands[before:]), said
+        output = run(active_learning, *argv, *more).output()
+        return sum(argv[0] == "-m" for argv in commands[before:]), output
 
     assert ranked_anew()[0] == 0
     (labels / "config.yaml").unlink()  # killed between the files of one ranking
     assert ranked_anew()[0] == 1
     by_entropy = (labels / "next.txt").read_text()
-    count, said = ranked_anew("--acquisition", "margin")
-    assert count == 2 and "+ 3 by margin" in said and "| 0 | 1" in said and " | 4" in said
+    count, output = ranked_anew("--acquisition", "margin")
+    assert count == 2 and "+ 3 by margin" in output and "| 0 | 1" in output and " | 4" in output
     assert (labels / "next.txt").read_text() == by_entropy
     for more, problem in (
         (["--count", 6], "--count: found 6"),

@@ -197,13 +197,13 @@ class Overflowing(Colour):
 def test_outputs_that_are_not_finite(mode, plain):
     masks = [np.full((40, 40), i, np.uint8) for i in range(3)]
     labels = PseudoLabelScores(3, 0.5, CPU)
-    said = r"not finite \(precision: float32\). Fix: "
-    with pytest.raises(UserError, match=f"1 of 3 images: .* {said}"):
+    message = r"not finite \(precision: float32\). Fix: "
+    with pytest.raises(UserError, match=f"1 of 3 images: .* {message}"):
         evaluate(Overflowing(), batches(masks, masks), plain, mode=mode, device=CPU,
                  volumes=[0, 0, 0], pseudo_labels=labels)  # fmt: skip
     predictor = Predictor(Overflowing(), plain, CPU, mode)
     assert (predictor.mask(np.full((40, 40, 3), 100, np.uint8)) == 1).all()
-    with pytest.raises(UserError, match=f"photo.png: .* {said}"):
+    with pytest.raises(UserError, match=f"photo.png: .* {message}"):
         predictor.probabilities(np.full((40, 40, 3), 200, np.uint8), "photo.png")
 
 
@@ -277,8 +277,8 @@ def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_pa
         with pytest.raises(UserError, match="names no volume of images/v0.jpg"):
             volume_indices(["images/v0.jpg"], pattern)
     volumes = "evaluation={select: dice, volume_pattern: '(p\\d+)'}"
-    said = refused(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
-    assert "'(p\\d+)' names no volume of images/v0.jpg" in said
+    output = refused(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
+    assert "'(p\\d+)' names no volume of images/v0.jpg" in output
     assert not (tmp_path / "run/metrics.jsonl").exists()
 
 
@@ -354,9 +354,9 @@ def test_images_seen_in_training(split, lines, warnings, trained, toy, run):
     if "u" not in lines:
         toy.path("unlabeled").unlink()
     argv = ["--set", f"data.test={toy.path('test')}", "--split", split]
-    code, said, err = run(evaluate_script, "--checkpoint", trained, *argv)
-    found = re.findall(rf"test.txt: shares 1 of {len(lines)} images? with data\.(\w+, \w+)", said)
-    assert code == 0 and found == warnings, said + err
+    code, output, err = run(evaluate_script, "--checkpoint", trained, *argv)
+    found = re.findall(rf"test.txt: shares 1 of {len(lines)} images? with data\.(\w+, \w+)", output)
+    assert code == 0 and found == warnings, output + err
 
 
 def test_volumes_with_slices_in_two_splits(toy, trained, train, run, capsys):
@@ -366,17 +366,17 @@ def test_volumes_with_slices_in_two_splits(toy, trained, train, run, capsys):
     assert expected in capsys.readouterr().out
     toy.write_list("test", [write_sample(toy.root, f"t{i}") for i in (2, 7)])
     argv = ["--split", "test", "--set", f"data.test={toy.path('test')}", pattern]
-    code, said, err = run(evaluate_script, "--checkpoint", trained, *argv)
-    found = re.findall(r"test.txt: 1 of 2 volumes, such as 2, have slices in \S+/(\w+).txt", said)
-    assert code == 0 and found == ["labeled", "val", "unlabeled"], said + err
+    code, output, err = run(evaluate_script, "--checkpoint", trained, *argv)
+    found = re.findall(r"test.txt: 1 of 2 volumes, such as 2, have slices in \S+/(\w+).txt", output)
+    assert code == 0 and found == ["labeled", "val", "unlabeled"], output + err
 
 
 def test_validation_images_that_were_replaced_since_training(trained, toy, run):
     """As `tools.prepare init --force` does: some may have been trained on."""
     argv = ["--checkpoint", trained]
-    said = run(evaluate_script, *argv).output()
+    output = run(evaluate_script, *argv).output()
     note = "these images selected the best checkpoint; report a test split: --set data.test=FILE"
-    assert "trained on some" not in said and note in said
+    assert "trained on some" not in output and note in output
     toy.write_list("val", toy.path("labeled").read_text().splitlines()[:2])
     assert (
         "the training was validated on; the network may have been trained"

@@ -64,8 +64,8 @@ def export_argv(folder, form, name, *more):
 def exported(run, folder, form, name, *more):
     """Return the path of an export, which names no file of this machine."""
     out = folder / name
-    said = run(export, *export_argv(folder, form, name, *more)).output()
-    assert all(word in said for word in ("best.pth", "largest difference of prob", "written"))
+    output = run(export, *export_argv(folder, form, name, *more)).output()
+    assert all(word in output for word in ("best.pth", "largest difference of prob", "written"))
     content = out.read_bytes()
     assert str(REPOSITORY).encode() not in content and b"debug_pkl" not in content
     assert form != "onnx" or b".py" not in content
@@ -166,8 +166,8 @@ def test_a_wrong_export_is_not_written(random_run, run, monkeypatch):
         (broken, "fails on images 1x3x38x50: index out of bounds"),
     ):
         monkeypatch.setattr("inference.exporting.from_torchscript", lambda _, it=loaded: it)
-        code, said, err = run(export, *export_argv(folder, "torchscript", "m.pt"))
-        assert code == 1 and words in said + err
+        code, output, err = run(export, *export_argv(folder, "torchscript", "m.pt"))
+        assert code == 1 and words in output + err
         assert {p.name for p in folder.iterdir()} == {"best.pth", "config.yaml"}
 
 
@@ -186,8 +186,8 @@ def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_
 
         monkeypatch.setattr("inference.exporting.from_torchscript", load_wrong)
         argv = export_argv(folder, "torchscript", f"{place}.pt")
-        found, said, err = run(export, *argv, "--images", tmp_path / "a.tif")
-        assert found == code, said + err
+        found, output, err = run(export, *argv, "--images", tmp_path / "a.tif")
+        assert found == code, output + err
     err = run(export, *argv, "--images", tmp_path / "empty.tif").mistake()
     assert "empty.tif: no pixel has data" in err
     extra = {"metadata.json": ""}
@@ -347,8 +347,8 @@ def test_every_form_of_a_checkpoint_predicts_the_same(trained, toy, run, tmp_pat
     image, masks, probabilities = toy.root / "images/l0.jpg", {}, []
     for form in (trained / "best.pth", trained, alone, tmp_path / "p", "hf:owner/name@v1"):
         argv = ["--images", image, "--save-path", tmp_path / f"masks{len(masks)}"]
-        said = run(predict, "--checkpoint", form, *argv).output()
-        assert (f"checkpoint: {trained / 'best.pth'}" in said) == (form == trained)
+        output = run(predict, "--checkpoint", form, *argv).output()
+        assert (f"checkpoint: {trained / 'best.pth'}" in output) == (form == trained)
         masks[form] = np.array(Image.open(argv[-1] / "masks/l0.png")).tobytes()
         segmentation = Segmenter.load(form, device="cpu").predict(image)
         assert segmentation.mask.tobytes() == masks[form]

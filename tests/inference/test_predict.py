@@ -61,8 +61,8 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
     out = tmp_path / "out"
     (out / "masks/l1.png").unlink()
     before = (out / "masks/l0.png").stat().st_mtime_ns
-    said = command().output()
-    assert "skipped  10 images" in said and "written  1 mask" in said
+    output = command().output()
+    assert "skipped  10 images" in output and "written  1 mask" in output
     assert (out / "masks/l1.png").exists()
     assert (out / "masks/l0.png").stat().st_mtime_ns == before
     for another in (["--set", "evaluation.mode=resize"], ["--overlays", "png"]):
@@ -112,12 +112,12 @@ def test_a_command_killed_while_writing_continues(file, command, tmp_path, monke
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", dying)
-    code, said, _ = command()
-    assert code == 130 and re.search(r"stopped; \d+ images? left.*\nwritten  \d+ mask", said)
+    code, output, _ = command()
+    assert code == 130 and re.search(r"stopped; \d+ images? left.*\nwritten  \d+ mask", output)
     assert (out / "masks/l0.png").exists() and not (out / file).exists()
     monkeypatch.undo()
-    said = command().output()
-    assert "already predicted" in said and "written  " in said
+    output = command().output()
+    assert "already predicted" in output and "written  " in output
     assert len(masks(out)) == 11 and Image.open(out / file).load()
 
 
@@ -160,8 +160,8 @@ def test_confidence_and_probabilities(command, trained, toy, tmp_path):
         "masks", "overlays", "entropy"
     }  # fmt: skip
     (tmp_path / "out/probabilities/l0.npz").unlink()
-    said = command("--confidence", "--probabilities", *more).output()
-    assert "skipped  10 images already predicted" in said
+    output = command("--confidence", "--probabilities", *more).output()
+    assert "skipped  10 images already predicted" in output
     assert (tmp_path / "out/probabilities/l0.npz").exists()
     err = command("--confidence", "--tta", "0").mistake()
     assert "evaluation.scales.0" in err and "greater than 0" in err
@@ -231,11 +231,11 @@ def test_a_config_that_does_not_fit(trained, toy, run, mistake, tmp_path):
         ("[sky, tree, road]", 0, "images"),
     ):
         more = ["--config", toy.config, "--set", f"data.classes={classes}"]
-        code, said, err = run(evaluate, *common, *more)
-        assert code == expected and words in said + err and err.count("\n") == (code == 2)
-        assert ("other class names" in said) == ("street" in classes)
+        code, output, err = run(evaluate, *common, *more)
+        assert code == expected and words in output + err and err.count("\n") == (code == 2)
+        assert ("other class names" in output) == ("street" in classes)
     for key, value in (("data.mean", "[0.5, 0.5, 0.5]"), ("data.bands", "[3, 2, 1]")):
-        said = run(evaluate, *common, "--config", toy.config, "--set", f"{key}={value}").output()
-        assert f"trained with another config: {key} (" in said and value in said
+        output = run(evaluate, *common, "--config", toy.config, "--set", f"{key}={value}").output()
+        assert f"trained with another config: {key} (" in output and value in output
     (trained / "config.yaml").unlink()
     assert "no config beside the checkpoint" in mistake(predict, *common, *images)

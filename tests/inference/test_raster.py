@@ -185,14 +185,14 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
     if form == "palette":
         with rasterio.open(path, "r+") as file:
             file.write_colormap(1, {i: (i, 255 - i, i // 2) for i in range(256)})
-    whole, void = read_bands(path, own)
+    whole, nodata_mask = read_bands(path, own)
     with open_sample([path], own) as raster:
-        found, empty = raster.read(rect := Rect(20, 30, 50, 40)), raster.void(rect)
+        found, empty = raster.read(rect := Rect(20, 30, 50, 40)), raster.nodata_mask(rect)
     assert found.dtype == whole.dtype and np.array_equal(found, whole[20:70, 30:70])
-    assert (void is None or void.any()) and (empty is None) == (
+    assert (nodata_mask is None or nodata_mask.any()) and (empty is None) == (
         "nodata" not in how and form != "rgba"
     )
-    assert empty is None or np.array_equal(empty, void[20:70, 30:70])
+    assert empty is None or np.array_equal(empty, nodata_mask[20:70, 30:70])
 
 
 @pytest.mark.parametrize("count, how, keys, message", [
@@ -214,7 +214,7 @@ def test_pixels_without_data_are_0(tmp_path):
     with open_sample([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
         found = raster.read(Rect(0, 0, 9, 8))
         assert (found[:4] == 0).all() and (found[4:] > 0).all()
-        assert raster.void(Rect(2, 0, 4, 1)).ravel().tolist() == [True, True, False, False]
+        assert raster.nodata_mask(Rect(2, 0, 4, 1)).ravel().tolist() == [True, True, False, False]
     values[0, 8, 0] = np.nan  # of one band alone
     write_raster(tmp_path / "a.tif", values, nodata=np.nan)
     with open_sample([tmp_path / "a.tif"], data(image_range=[0, 255])) as raster:
@@ -239,9 +239,9 @@ def test_files_of_a_raster(command, toy, tmp_path):
     values[:, :40] = 0
     write_raster(tmp_path / "rasters/a.tif", values, nodata=0)
     Image.new("RGB", (50, 40)).save(tmp_path / "rasters/b.png")
-    code, said, _ = command("--geotiff", "--confidence", "entropy")
+    code, output, _ = command("--geotiff", "--confidence", "entropy")
     out = tmp_path / "out"
-    assert code == 0 and "written  2 masks" in said
+    assert code == 0 and "written  2 masks" in output
     assert {p.relative_to(out).as_posix() for p in out.rglob("*.*")} == {
         "masks/a.tif", "masks/a.tif.aux.xml", "entropy/a.tif", "overlays/a.jpg", "areas.csv",
         "masks/b.png", "entropy/b.png", "overlays/b.jpg", "made_by.json",
@@ -263,8 +263,8 @@ def test_files_of_a_raster(command, toy, tmp_path):
     with (out / "areas.csv").open(newline="") as file:
         line = next(line for line in csv.DictReader(file) if line["image"] == "a")
     assert [int(line[c]) for c in own.classes] == [(mask == index).sum() for index in range(3)]
-    said = command("--geotiff", "--confidence", "entropy").output()
-    assert "skipped  2 images already predicted" in said
+    output = command("--geotiff", "--confidence", "entropy").output()
+    assert "skipped  2 images already predicted" in output
 
 
 @pytest.fixture
@@ -272,11 +272,11 @@ def pairs(pair_run, run, tmp_path):
     """Predict a.tif of the folders earlier/ and later/ with a network of pairs."""
 
     def predicted(out, *more):
-        code, said, err = run(
+        code, output, err = run(
             predict, "--checkpoint", pair_run, "--images", tmp_path / "earlier",
             "--second", tmp_path / "later", "--save-path", tmp_path / out, *more,
         )  # fmt: skip
-        return code, said + err
+        return code, output + err
 
     return predicted
 
@@ -318,9 +318,9 @@ def test_rasters_of_other_places_are_no_pair(pairs, tmp_path):
     )):  # fmt: skip
         (tmp_path / "later/a.tif").unlink(missing_ok=True)
         write_raster(tmp_path / "later/a.tif", scene(40, width), **how)
-        code, said = pairs(f"out{number}", "--geotiff")
-        assert code == bool(message) and message in said
-        assert ("later/a.tif: " in said) == bool(message)
+        code, output = pairs(f"out{number}", "--geotiff")
+        assert code == bool(message) and message in output
+        assert ("later/a.tif: " in output) == bool(message)
 
 
 def test_a_damaged_tile_is_reported_and_the_others_are_predicted(command, tmp_path):
@@ -356,7 +356,7 @@ def test_values_of_the_dataset(label_map, kind, bands, values, command, tmp_path
     write_raster(tmp_path / "rasters/a.tif", image, nodata=0)
     scores = torch.rand(3, 60, 50, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(
-        geotiff, "predict_block", lambda _, sample, block, *__: (scores, sample.void(block))
+        geotiff, "predict_block", lambda _, sample, block, *__: (scores, sample.nodata_mask(block))
     )
     more = ["--geotiff", "--set", f"data.label_map={label_map}", "--overlays", "none"]
     assert command(*more)[0] == command(*more, "--values", "--save-path", tmp_path / "own")[0] == 0

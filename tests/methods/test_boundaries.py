@@ -29,7 +29,7 @@ from semi.pseudo_labels import (
     PseudoLabel,
     dice_consistency_loss,
     mask_ratio,
-    per_valid_pixel,
+    mean_over_valid,
     pseudo_label,
 )
 from semi.ranking import ranking_loss
@@ -157,7 +157,7 @@ def test_of_a_single_valid_pixel():
     valid = row(False, True, False)
     target = PseudoLabel(row(0, 1, 1), row(0.9, 0.8, 0.2), valid)
     assert mask_ratio(target, 0.5).item() == 1
-    assert per_valid_pixel(torch.tensor([[[3.0, 2.0, 7.0]]]), valid, valid).item() == 2
+    assert mean_over_valid(torch.tensor([[[3.0, 2.0, 7.0]]]), valid, valid).item() == 2
     scores = Scores(torch.diag(torch.tensor([0, 1, 0])))
     assert scores.accuracy == 100 and scores.iou.tolist() == [0, 1, 0]
 

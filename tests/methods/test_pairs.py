@@ -15,7 +15,7 @@ import predict
 import tools.check_data.__main__ as check_data
 from dataset.cache import CacheBytes
 from dataset.folders import read_samples
-from dataset.loaders import LoaderProcess, training_loader
+from dataset.loaders import ProcessInfo, training_loader
 from dataset.protocols import fingerprint
 from dataset.reader import Reader
 from dataset.split_files import line_paths, split_identity
@@ -81,7 +81,7 @@ def test_both_dates_share_geometry_and_boxes_but_not_colours(pairs):
     config = load_config(pairs.config, ["cutmix_partner=batch", "data.grey_probability=0"])
     lists = read_splits(config.data, unlabeled=True)
     loader = training_loader(
-        config, lists, CacheBytes(0, 0, 0), 2, 2, 2, LoaderProcess(0, 1, 0, False)
+        config, lists, CacheBytes(0, 0, 0), 2, 2, 2, ProcessInfo(0, 1, 0, False)
     )
     raw = next(iter(loader))
     u = raw["unlabeled"]
@@ -162,8 +162,8 @@ def test_bad_pairs_are_refused_in_one_line(line, message, pairs, scenes, train, 
     pairs.write_config()
     with pytest.raises(SystemExit) as end:
         train(SupOnly, pairs.argv(tmp_path / "run"))
-    said = capsys.readouterr().err
-    assert end.value.code == 2 and message in said and said.count("\n") == 1, said
+    output = capsys.readouterr().err
+    assert end.value.code == 2 and message in output and output.count("\n") == 1, output
 
 
 def test_a_name_missing_in_a_folder_is_told(pairs, scenes, tmp_path):
@@ -310,5 +310,5 @@ def test_a_checkpoint_of_pairs_is_none_of_single_images(pair_run):
 
 def test_single_images_take_no_second_ones(trained, toy, mistake, tmp_path):
     images = ["--images", toy.root / "images", "--second", toy.root / "images"]
-    said = mistake(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
-    assert "single images" in said
+    output = mistake(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
+    assert "single images" in output

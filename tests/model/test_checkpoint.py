@@ -149,11 +149,11 @@ def _endless():
 
 
 @pytest.mark.parametrize(
-    "make, said", [(_aliased, "unfold to more than"), (_endless, "holds itself")]
+    "make, message", [(_aliased, "unfold to more than"), (_endless, "holds itself")]
 )
-def test_lists_without_end_are_refused(make, said, path):
+def test_lists_without_end_are_refused(make, message, path):
     torch.save({"method": {}, "history": make()}, path)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load(path)
 
 
@@ -173,9 +173,9 @@ def test_weights_under_other_names_are_named(state, names, path):
 
 
 @pytest.mark.parametrize(
-    "error, said", [(RuntimeError("a\nb"), "(a b)"), (KeyError(), "(KeyError)")]
+    "error, message", [(RuntimeError("a\nb"), "(a b)"), (KeyError(), "(KeyError)")]
 )
-def test_what_a_module_says_of_odd_weights_is_one_line(error, said, monkeypatch):
+def test_module_errors_about_odd_weights_are_one_line(error, message, monkeypatch):
     module = nn.Linear(1, 1)
 
     def load_state_dict(state):
@@ -184,7 +184,7 @@ def test_what_a_module_says_of_odd_weights_is_one_line(error, said, monkeypatch)
     monkeypatch.setattr(module, "load_state_dict", load_state_dict)
     with pytest.raises(UserError) as found:
         load_weights(module, nn.Linear(1, 1).state_dict(), "x.pth")
-    assert str(found.value) == f"x.pth: cannot be loaded into Linear {said}"
+    assert str(found.value) == f"x.pth: cannot be loaded into Linear {message}"
 
 
 def test_missing_unexpected_and_misshapen_weights_are_named():

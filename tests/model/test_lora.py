@@ -138,7 +138,7 @@ def test_training_resuming_and_evaluation(options, toy, train, run, tmp_path):
         ),
     ],
 )
-def test_configs_that_cannot_be(settings, problem, toy):
+def test_invalid_configs(settings, problem, toy):
     with pytest.raises(UserError, match=problem):
         load_config(toy.config, settings)
 

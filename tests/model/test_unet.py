@@ -58,7 +58,7 @@ def test_unfit_settings_are_refused(toy):
             load_backbone(network, vary(SMALL, pretrained=source), 3)
 
 
-def test_an_encoder_of_ones_own(tmp_path):
+def test_pretrained_unet_encoder(tmp_path):
     donor = build_network(SMALL, 2, in_channels=1)
     fill(donor)
     torch.save(donor.encoder.state_dict(), tmp_path / "own.pth")
@@ -74,8 +74,8 @@ def test_pretrained_stems_are_inflated_as_timm_does(bands, tmp_path):
     file = str(tmp_path / "rgb.pth")
     options = Model(backbone="resnet10t", channels=8, pretrained=file)
     network = build_network(options, 3, in_channels=bands)
-    said = load_backbone(network, options, bands)
-    assert ("channel" in said.split("loaded")[1]) == (bands != 3)
+    message = load_backbone(network, options, bands)
+    assert ("channel" in message.split("loaded")[1]) == (bands != 3)
     expected = timm.create_model(
         "resnet10t", pretrained=True, pretrained_cfg_overlay={"file": file}, in_chans=bands
     )
@@ -86,8 +86,10 @@ def test_pretrained_stems_are_inflated_as_timm_does(bands, tmp_path):
 def test_a_stem_is_known_by_its_three_bands_not_by_its_size():
     state = {"conv1.weight": torch.randn(4, 3, 7, 7), "conv2.weight": torch.randn(4, 4, 3, 3)}
     assert inflate_stem(state, 3) == (state, "")
-    inflated, said = inflate_stem(state, 6)
-    assert inflated["conv1.weight"].shape == (4, 6, 7, 7) and "conv1.weight of 3 channels" in said
+    inflated, message = inflate_stem(state, 6)
+    assert (
+        inflated["conv1.weight"].shape == (4, 6, 7, 7) and "conv1.weight of 3 channels" in message
+    )
     assert inflated["conv2.weight"] is state["conv2.weight"]
 
 

@@ -112,15 +112,15 @@ def test_messages_quote_no_other_file(text, toy, tmp_path, refused):
     other = tmp_path / "other"
     other.write_text(text)
 
-    def said(*more):
+    def refusal(*more):
         error = refused(CorrMatch, toy.argv(tmp_path / "run", *more))
         assert "other" in error and "s3cret" not in error
         return error
 
     for kinds in (["labeled"], ["unlabeled"], ["val"], ["unlabeled", "val"], ["labeled", "val"]):
-        said("--set", *(f"data.{kind}={other}" for kind in kinds))
+        refusal("--set", *(f"data.{kind}={other}" for kind in kinds))
     toy.config.write_text(f"base: {other}\n")
-    assert "not valid YAML" in (error := said()) or "expected" in error
+    assert "not valid YAML" in (error := refusal()) or "expected" in error
 
 
 # Names

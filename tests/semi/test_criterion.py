@@ -85,7 +85,7 @@ def test_cross_entropy_is_torchs_and_zero_without_labels(name, weights):
     ({"class_weights": [1, 2, 3], "name": "dice"}, "dice has none"),
     ({"class_weights": "even"}, "class_weights"),
 ])  # fmt: skip
-def test_weights_that_cannot_be_are_refused(criterion, message, toy):
+def test_invalid_weights_are_refused(criterion, message, toy):
     with pytest.raises(UserError, match=message):
         parse(Config, {**toy.tree, "criterion": criterion}, "config")
 

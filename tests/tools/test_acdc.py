@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dataset.cache import cache_bytes
-from dataset.loaders import LoaderProcess, training_loader
+from dataset.loaders import ProcessInfo, training_loader
 from dataset.validation import read_splits
 from tests.conftest import REPOSITORY
 from tools.prepare import __main__ as prepare
@@ -80,8 +80,10 @@ def test_slices_masks_and_lists(run, source, tmp_path, monkeypatch):
 
 def test_lists_that_are_not_the_published_ones_are_refused(run, source, tmp_path):
     code, _, err = prepared(run, source, tmp_path / "acdc")
-    said = f"{source.parent}: incomplete: list val has 1 of 20 volumes, so it is not written. Fix: "
-    assert code == 2 and said in err and "ACDC.zip" not in err
+    message = (
+        f"{source.parent}: incomplete: list val has 1 of 20 volumes, so it is not written. Fix: "
+    )
+    assert code == 2 and message in err and "ACDC.zip" not in err
     assert not (tmp_path / "acdc/images").exists()
 
 
@@ -225,7 +227,7 @@ def test_samples_are_rotated_whole(toy):
     lists = read_splits(config.data, unlabeled=True)
     room, process = (
         cache_bytes(lists, config.data),
-        LoaderProcess(rank=0, world=1, workers=0, cuda=False),
+        ProcessInfo(rank=0, world=1, workers=0, cuda=False),
     )
     assert len(loader := training_loader(config, lists, room, 2, 2, 1, process))
     for batch in loader:

@@ -21,9 +21,9 @@ from tests.own_images import turned, with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
-from tools.prepare.annotations.match import ImageFolder, match_pictures
+from tools.prepare.annotations.match import ImageFolder, match_annotations
 from tools.prepare.annotations.matlab import read_matlab
-from tools.prepare.annotations.model import Annotations, Picture
+from tools.prepare.annotations.types import Annotations, ImageAnnotation
 from tools.prepare.own import config
 from tools.prepare.own import init as own_init
 from util.config.loading import load_config
@@ -400,11 +400,11 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_from_annotations_to_masks(case, init):
-    writer, names, said = CASES[case]
+    writer, names, texts = CASES[case]
     writer()
     code, out, err = init()
     assert code == 0, out + err
-    for text in (*said, "2 labeled, 1 unlabeled, 1 val"):
+    for text in (*texts, "2 labeled, 1 unlabeled, 1 val"):
         assert text in out, out
     assert load_config("configs/mine.yaml").data.classes == names
     want = expected()
@@ -576,8 +576,8 @@ def test_matlab_cells_are_no_masks(data):
     classes, cell = expected() * 2, np.empty((1, 1), object)
     cell[0, 0] = covered(*SMALL)  # the mask of one object
     savemat(note("one.mat"), {"GT": {"classes": classes, "mask": cell}})
-    (picture,) = read_matlab([Path("notes/one.mat")], Path("notes")).pictures
-    np.testing.assert_array_equal(picture.dense().values, classes)
+    (annotation,) = read_matlab([Path("notes/one.mat")], Path("notes")).per_image
+    np.testing.assert_array_equal(annotation.read_label_image().values, classes)
 
 
 def test_matlab73_needs_h5py(init, monkeypatch):
@@ -598,8 +598,8 @@ def test_matlab73_opens_no_cells(data, monkeypatch):
 
     monkeypatch.setattr(h5py.Group, "__getitem__", noted)
     files = [Path("notes", f"{name}.mat") for name in IMAGES]
-    for picture in read_matlab(files, Path("notes")).pictures:
-        np.testing.assert_array_equal(picture.dense().values, expected())
+    for annotation in read_matlab(files, Path("notes")).per_image:
+        np.testing.assert_array_equal(annotation.read_label_image().values, expected())
     assert opened and not any("#" in name for name in opened)
 
 
@@ -761,7 +761,7 @@ def test_ignored_pixels_in_masks_for_validation(init):
 @pytest.mark.parametrize("count", [254, 255])
 def test_at_most_254_classes(count):
     names = {f"class {number}" for number in range(count)}
-    found = Annotations("", [Picture(Path("x.mat"), ("x",))])
+    found = Annotations("", [ImageAnnotation(Path("x.mat"), ("x",))])
     with nullcontext() if count == 254 else pytest.raises(UserError, match="at most 254"):
         assert max(class_table(found, [names], "background").indices.values()) == 253
 
@@ -820,9 +820,9 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
     folder = Path("/clips/clip1")
     stems = ["one", "two", "20240101-three", "four.jpeg"]
     images = {stem: folder / f"{stem}.jpg" for stem in stems}
-    pictures = [Picture(Path("a.json"), (name,)) for name in names]
-    matched, lost = match_pictures(pictures, folder, images)
-    assert {key: picture.names[0] for key, picture in matched.items()} == found
+    annotations = [ImageAnnotation(Path("a.json"), (name,)) for name in names]
+    matched, lost = match_annotations(annotations, folder, images)
+    assert {key: annotation.names[0] for key, annotation in matched.items()} == found
     assert len(lost) == len(names) - len(found)
 
 
@@ -837,8 +837,8 @@ def test_names_that_contradict_the_images_folder_are_of_others(names, found):
 ])  # fmt: skip
 def test_names_that_label_studio_stores(images, name, found, capsys):
     """Match upload names, in which spaces are `_` and other special characters are missing."""
-    pictures = [Picture(Path("a.json"), (name,))]
-    match = partial(match_pictures, pictures, Path("/p"), {n: Path("/p", n) for n in images})
+    annotations = [ImageAnnotation(Path("a.json"), (name,))]
+    match = partial(match_annotations, annotations, Path("/p"), {n: Path("/p", n) for n in images})
     if found is None:
         with pytest.raises(UserError, match="may be /p/Wall 8.jpg and /p/Wall, 8.jpg"):
             match()

@@ -72,7 +72,7 @@ def test_page_of_pictures_then_tables(toy, page):
     assert text.count("image/svg+xml") == 3, "a histogram of each band"
     assert text.count("images by class") == 2, "once for each list with masks"
     tables = re.findall(r"<table>(.*?)</table>", text, re.DOTALL)
-    assert len(tables) == 3  # classes, images, bands of all lists; values are class indices
+    assert len(tables) == 3  # classes, images, bands of all splits; values are class indices
     assert all(kind in tables[0] for kind in ("labeled", "val")) and tables[0].count("tree") == 1
     assert all(part in tables[1] for part in ("60x40", "RGB", "Bits", "EXIF", "grey"))
     found = pictures(text)
@@ -122,13 +122,13 @@ def test_the_rarest_classes_come_first(toy):
         add(toy, "val", f"m{i}", mask=mask)
     toy.write_list("val", toy.path("val").read_text().splitlines()[3:])
     config = load_config(toy.config)
-    lists = inspect(config)
-    names = [item.sample.image[-6:-4] for item, _ in rarest(lists[2], config.data.classes, 5)]
+    splits = inspect(config)
+    names = [item.sample.image[-6:-4] for item, _ in rarest(splits[2], config.data.classes, 5)]
     assert names == ["m2", "m4", "m5", "m3", "m1"]  # road, tree, sky, and again road, tree
-    assert len(list(rarest(lists[2], config.data.classes, 99))) == 6
-    assert not list(rarest(lists[2], config.data.classes, 0))
-    grey = [item.facts.brightness for item in by_brightness(lists[1], 3)]
-    every = [item.facts.brightness for item in lists[1].items]
+    assert len(list(rarest(splits[2], config.data.classes, 99))) == 6
+    assert not list(rarest(splits[2], config.data.classes, 0))
+    grey = [item.facts.brightness for item in by_brightness(splits[1], 3)]
+    every = [item.facts.brightness for item in splits[1].items]
     assert grey == sorted(grey) and [grey[0], grey[2]] == [min(every), max(every)]
 
 
@@ -166,8 +166,8 @@ def planted(toy):
 
 def test_suspicious_files_are_found_and_shown(toy, page):
     expected = planted(toy)
-    lists = inspect(config := load_config(toy.config))
-    found = highlights(lists, problems(lists, config), ["red", "green", "blue"])
+    splits = inspect(config := load_config(toy.config))
+    found = highlights(splits, problems(splits, config), ["red", "green", "blue"])
     found = [(s.kind, s.item.sample.image[7:-4]) for s in found]
     assert sorted(found) == sorted(expected)
     text = page()
@@ -179,7 +179,7 @@ def test_suspicious_files_are_found_and_shown(toy, page):
     assert section.index("images/size.jpg") < section.index("images/night.jpg")
     begin = section.rindex("<figure>", 0, section.index("images/leak.jpg"))
     shown = pictures(section[begin : section.index("</figure>", begin)])
-    every = {item.sample.image: item for listed in lists for item in listed.items}
+    every = {item.sample.image: item for listed in splits for item in listed.items}
     for picture, name in zip(shown, ("leak", "plain0"), strict=True):  # side by side
         (figure,) = figures(every[f"images/{name}.jpg"], "", Reader(config.data))
         difference = np.asarray(picture, int) - np.asarray(figure.views[-1], int)

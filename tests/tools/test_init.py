@@ -388,9 +388,9 @@ def test_smoothed_masks_do_not_make_dozens_of_classes(init):
     assert not Path("configs").exists()
     nearest = ["--classes", "0=rest,255=road,other=nearest"]
     ignored = ["--classes", "rest,road", "--ignore", "other"]
-    for options, said in ((nearest, "hardly a class: as the nearest"), (ignored, "other: ignore")):
+    for options, line in ((nearest, "hardly a class: as the nearest"), (ignored, "other: ignore")):
         assert init(*options, "--force")[0] == 0
-        assert said in Path("configs/mine.yaml").read_text()
+        assert line in Path("configs/mine.yaml").read_text()
         config = load_config("configs/mine.yaml")
         assert config.data.classes == ["rest", "road"]
         for mask in masks_of(config).values():
@@ -631,11 +631,11 @@ def test_transparent_pixels_are_asked_about(init):
     write_masks(Path("masks"), stems, (".png", clear))
     code, out, err = init()
     assert code == 2 and "transparent; are they ignored, or a class?" in err
-    said = "0,0,0=class_0,128,64,0=class_1"
-    assert f"--classes {said},transparent=ignore" in out
-    code, _, err = init("--classes", f"{said},other=nearest")
+    classes = "0,0,0=class_0,128,64,0=class_1"
+    assert f"--classes {classes},transparent=ignore" in out
+    code, _, err = init("--classes", f"{classes},other=nearest")
     assert code == 2 and "has no class for transparent pixels" in err
-    code, out, err = init("--classes", f"{said},transparent=water")
+    code, out, err = init("--classes", f"{classes},transparent=water")
     assert code == 0, err
     assert "transparent  water" in out
     for number, mask in masks_of(load_config("configs/mine.yaml")).items():
@@ -730,15 +730,15 @@ def test_palettes_that_number_colours_anew_are_refused(init, run, refused):
     with_palette(truth(0) % 255, np.zeros((3, 3))).save(Path("masks", f"{stems[0]}.png"))
     own = load_config("configs/mine.yaml", ["data.palette=null"]).data
     MaskEncoding(own).mask(truth(1) % 255).save(Path("masks", f"{stems[1]}.png"))
-    said = run(check_data, *argv, "--set", "data.palette=null")[1]
-    assert "stored in several ways" not in said, said
+    output = run(check_data, *argv, "--set", "data.palette=null")[1]
+    assert "stored in several ways" not in output, output
     for number, stem in enumerate(stems[:3]):
         mask = np.array([0, 2, 1], np.uint8)[truth(number) % 255]
         with_palette(mask, colours[[0, 2, 1]]).save(Path("masks", f"{stem}.png"))
     code, out, err = run(check_data, *argv)
     assert code == 1 and "the palette gives value 1 the colour" in out, err
-    said = refused(SupOnly, [*argv, "--save-path", "run", "--set", *TINY])
-    assert "the palette gives value 1 the colour" in said
+    output = refused(SupOnly, [*argv, "--save-path", "run", "--set", *TINY])
+    assert "the palette gives value 1 the colour" in output
 
 
 def test_cut_outs_without_colours_of_classes(init):

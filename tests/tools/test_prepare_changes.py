@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from dataset import protocols
-from dataset.protocols import PublishedList, fingerprint
+from dataset.protocols import PublishedSplitFile, fingerprint
 from dataset.reader import Reader
 from dataset.validation import read_splits
 from tests.conftest import REPOSITORY
@@ -114,7 +114,7 @@ def test_other_downloads_are_refused(folders, found, few, run):
 
 def test_names_are_compared_with_the_published_lists_at_hand(few, run, monkeypatch):
     text = b"whucd_00001.png\ntrain_1_1.png\n"
-    listed = [PublishedList("whu", "5%/labeled", "x", ("a/b",), fingerprint(text))]
+    listed = [PublishedSplitFile("whu", "5%/labeled", "x", ("a/b",), fingerprint(text))]
     monkeypatch.setattr(protocols, "read_protocols", lambda: listed)
     source = packed(Path("downloads/WHU-CD.zip"), pieces())
     path = Path("splits/whu/5%/labeled.txt")

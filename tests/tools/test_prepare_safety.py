@@ -25,10 +25,10 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     record, make = OutputFolder.record, OutputFolder.make
     recorded, made = [], []
 
-    def interrupted(root, target, origin):
+    def interrupted(root, target, download):
         if len(recorded) == 2:
             raise KeyboardInterrupt
-        record(root, target, origin)
+        record(root, target, download)
         recorded.append(target)
 
     monkeypatch.setattr(OutputFolder, "record", interrupted)

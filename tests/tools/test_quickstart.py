@@ -46,8 +46,8 @@ def test_quickstart(run, tmp_path, monkeypatch):
     monkeypatch.setattr(quickstart, "run_script", start)
     monkeypatch.setattr(quickstart, "generate", few)
     sets = ["--set", "epochs=1", "epoch_length=2", "data.workers=0"]
-    said = run(quickstart, "--save-path", "my runs", *sets).output()
-    *_, table = said.partition("mIoU (best)")
+    output = run(quickstart, "--save-path", "my runs", *sets).output()
+    *_, table = output.partition("mIoU (best)")
     assert all(name in table for name in ("SupOnly", "FixMatch", "pictures.png", "next"))
     with Image.open("my runs/pictures.png") as pictures:
         assert pictures.width > pictures.height
@@ -65,15 +65,15 @@ def test_scripts_are_found_from_any_folder(tmp_path):
 
     write_programs(tmp_path, {"python": PYTHON})
     path = f"{tmp_path}:{os.environ['PATH']}"
-    said = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
-    assert said == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"
-    said = run("sh", REPOSITORY / "tools/quickstart.sh", PATH=path, OLD="1")
-    assert said == (2, "error: python is Python 3.9.1; Python 3.10 or newer is needed "
+    output = run("sh", REPOSITORY / "tools/quickstart.sh", "--save-path", "my runs", PATH=path)
+    assert output == f"{tmp_path}: -m tools.quickstart --save-path my runs with {REPOSITORY}\n"
+    output = run("sh", REPOSITORY / "tools/quickstart.sh", PATH=path, OLD="1")
+    assert output == (2, "error: python is Python 3.9.1; Python 3.10 or newer is needed "
                     "(deactivate the environment)\n")  # fmt: skip
     commands = ("supervised.py", "--help"), ("-m", "tools.autolabel", "--help")
     code = f"from util.cli import run_script; [run_script(*command) for command in {commands}]"
-    said = run(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
-    assert "Train SupOnly" in said and "tools.autolabel" in said
+    output = run(sys.executable, "-c", code, PYTHONPATH=str(REPOSITORY))
+    assert "Train SupOnly" in output and "tools.autolabel" in output
 
 
 @pytest.mark.parametrize(

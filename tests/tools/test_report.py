@@ -83,7 +83,7 @@ def test_class_means_are_those_of_the_last_convolutions_input(trained):
     np.testing.assert_allclose(found, [mean for _, mean in expected], atol=1e-5)
 
 
-def test_pictures_and_pseudo_labels_stand_on_the_page(toy, train, tmp_path, page_of):
+def test_page_shows_pictures_and_pseudo_labels(toy, train, tmp_path, page_of):
     train(UniMatch, toy.argv(tmp_path / "run", "--set", "log.pictures=2"))
     last = Run(tmp_path / "run").epochs[-1].scores["model"].pseudo_labels
     (tmp_path / "run/pictures/epoch_002/val_01.png").write_bytes(b"no picture")
@@ -186,7 +186,7 @@ def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
     assert "--force" not in page
 
 
-def test_mistakes_are_said_in_one_line(toy, mistake, tmp_path):
+def test_mistakes_give_one_error_line(toy, mistake, tmp_path):
     folder = fake_run(tmp_path / "run", toy, [10.0])
     (tmp_path / "notes.html").write_text("mine")
     for argv, words in (

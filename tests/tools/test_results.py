@@ -16,7 +16,7 @@ import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
-from dataset.cross_validation import draw_digest
+from dataset.cross_validation import folds_digest
 from dataset.protocols import fingerprint
 from fixmatch import FixMatch
 from tests.conftest import METHODS, REPOSITORY, json_lines
@@ -165,14 +165,14 @@ def test_the_digest_of_a_draw_is_that_of_all_its_folds(toy):
             for kind in ("labeled", "val"):
                 (folder / f"{kind}.txt").write_text(changed.get(kind, f"{kind} {number}\n"))
         lists = {kind: toy.root / fold / f"{kind}.txt" for kind in ("labeled", "val")}
-        return draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists))
+        return folds_digest(Data(name="d", root=".", classes=["a", "b"], **lists))
 
     first = digest("fold_1")
     assert first == digest("fold_3") and len(first) == 12
     assert len({first, digest("fold_1", val="x\n"), digest("fold_1", labeled="x\n")}) == 3
     (toy.root / "fold_2/val.txt").unlink()
     lists = {kind: toy.root / "fold_1" / f"{kind}.txt" for kind in ("labeled", "val")}
-    assert draw_digest(Data(name="d", root=".", classes=["a", "b"], **lists)) is None
+    assert folds_digest(Data(name="d", root=".", classes=["a", "b"], **lists)) is None
     assert digest("fold_1") == first and digest("other") is None
 
 
@@ -259,9 +259,9 @@ def test_folders_that_may_not_be_read_are_named(fake, rows, mistake, monkeypatch
 
     os.mkdir(private)
     monkeypatch.setattr(os, "scandir", refusing)
-    said = f"not read: {private}: Permission denied"
-    assert rows(fake.runs)[1] == [said]
-    assert f"no starts.jsonl in it or below; {said})" in mistake(results, private)
+    message = f"not read: {private}: Permission denied"
+    assert rows(fake.runs)[1] == [message]
+    assert f"no starts.jsonl in it or below; {message})" in mistake(results, private)
 
 
 def test_classes_absent_from_a_fold_are_named(fake, rows):

@@ -81,9 +81,9 @@ def test_exit_status_and_output_are_the_trainings(num_gpu, more, launched, stub,
 
 def test_suponly_gets_no_unlabelled_list(stub, variables):
     variables["method"] = "supervised"
-    said = stub(0, 29511).stdout
-    assert "supervised.py" in said and "--labeled-id-path" in said
-    assert "--unlabeled-id-path" not in said
+    output = stub(0, 29511).stdout
+    assert "supervised.py" in output and "--labeled-id-path" in output
+    assert "--unlabeled-id-path" not in output
 
 
 @pytest.mark.parametrize("given", [{}, {"labeled_id_path": "", "unlabeled_id_path": ""}])
@@ -91,8 +91,8 @@ def test_suponly_gets_no_unlabelled_list(stub, variables):
 def test_without_split_files_the_config_names_them(config, given, stub, variables):
     del variables["labeled_id_path"], variables["unlabeled_id_path"]
     variables["config"] = config
-    said = stub(0, 29511, **given).stdout
-    assert f"--config {config}" in said and "labeled-id-path" not in said
+    output = stub(0, 29511, **given).stdout
+    assert f"--config {config}" in output and "labeled-id-path" not in output
 
 
 def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dataset import protocols
-from dataset.protocols import fetch_hint, fingerprint, read_protocols, select_lists
+from dataset.protocols import fetch_hint, fingerprint, read_protocols, select_split_files
 from dataset.split_files import read_split_file
 from tests.conftest import tree, write_lines
 from tools.splits.fetch import fetch
@@ -136,34 +136,38 @@ def test_fetch_from_a_clone(splits, host):
 
 def test_fetch_from_a_server(asked, host, tmp_path):
     out = tmp_path / "splits"
-    lines = list(fetch(select_lists("toy/tenth%"), out))
+    lines = list(fetch(select_split_files("toy/tenth%"), out))
     assert len(lines) == 3 and all(line.endswith("from a/one") for line in lines)
     assert "GET" not in asked[0] and "tenth%25/labeled.txt" in asked[0]
     assert set(tree(out)) == {f"toy/{n}.txt" for n in ("tenth%/labeled", "tenth%/unlabeled", "val")}
-    list(fetch(select_lists("toy/half", "two"), out))
+    list(fetch(select_split_files("toy/half", "two"), out))
     assert (out / "toy/half/labeled.txt").read_text().splitlines() == LINES[1:4]
     assert len(asked) == 4  # val existed already
 
     before = tree(out)
     with pytest.raises(UserError, match="half/labeled.txt: exists with other lines"):
-        list(fetch(select_lists("toy", "one"), out))
+        list(fetch(select_split_files("toy", "one"), out))
     assert tree(out) == before
 
     elsewhere = tmp_path / "elsewhere"
     write_lines(host / "a/one/HEAD/splits/toy/val.txt", LINES[:1])
     with pytest.raises(UserError, match="val.txt: not the published list .found 1 entry"):
-        list(fetch(select_lists("toy/val"), elsewhere))
+        list(fetch(select_split_files("toy/val"), elsewhere))
     (host / "a/one/HEAD/splits/toy/val.txt").unlink()
     with pytest.raises(UserError, match="val.txt: cannot be downloaded .*404.* --from"):
-        list(fetch(select_lists("toy/val"), elsewhere))
+        list(fetch(select_split_files("toy/val"), elsewhere))
     assert not elsewhere.exists()
 
 
 def test_select():
-    assert [p.name for p in select_lists("pascal/92")] == ["92/labeled", "92/unlabeled", "val"]
-    assert [p.name for p in select_lists("pascal/val")] == ["val"]
-    assert len(select_lists("pascal")) == 25
-    labeled = select_lists("ade20k/1_32", "PrevMatch")[0]
+    assert [p.name for p in select_split_files("pascal/92")] == [
+        "92/labeled",
+        "92/unlabeled",
+        "val",
+    ]
+    assert [p.name for p in select_split_files("pascal/val")] == ["val"]
+    assert len(select_split_files("pascal")) == 25
+    labeled = select_split_files("ade20k/1_32", "PrevMatch")[0]
     assert labeled.sources == (P,) and labeled.fingerprint.entries == 632
     for target, source, message in (
         ("ade20k/1_32", None, "1_32/labeled: .*631 of .*V2, 632 of .*PrevMatch.*--source"),
@@ -173,7 +177,7 @@ def test_select():
         ("voc/92", None, "voc: no published lists .*pascal, cityscapes"),
     ):
         with pytest.raises(UserError, match=message):
-            select_lists(target, source)
+            select_split_files(target, source)
 
 
 def test_list(splits):

@@ -33,8 +33,8 @@ class Forbidden:
 
 def run(command, arguments):
     sys.argv = [command, *arguments.split()]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             if command.endswith(".py"):
                 runpy.run_path(command, run_name="__main__")
@@ -45,7 +45,7 @@ def run(command, arguments):
             code = end.code or 0
         except Exception as error:
             code = repr(error)
-    return code, said.getvalue()
+    return code, output.getvalue()
 
 HEAVY = json.loads(sys.argv[1])
 sys.meta_path.insert(0, Forbidden())
@@ -138,10 +138,10 @@ def test_help_and_mistakes_need_no_heavy_import():
         cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True,
     )  # fmt: skip
     wrong = []
-    for case, (code, said) in zip(CASES, json.loads(done.stdout), strict=True):
-        right = code == 0 if case[1] == "--help" else code == 2 and said.count("\n") == 1
-        if not right or case[2] not in said:
-            wrong.append((case, code, said))
+    for case, (code, output) in zip(CASES, json.loads(done.stdout), strict=True):
+        right = code == 0 if case[1] == "--help" else code == 2 and output.count("\n") == 1
+        if not right or case[2] not in output:
+            wrong.append((case, code, output))
     assert not wrong
 
 
@@ -161,10 +161,10 @@ def test_signals_during_imports(seconds, number, toy, tmp_path):
         assert process.stdout.readline() == "loading PyTorch ...\n"
     time.sleep(seconds or 0.5)
     process.send_signal(signal.Signals[number])
-    _, said = process.communicate(timeout=60)
+    _, output = process.communicate(timeout=60)
     # During its own start, Python is killed by the signal; a shell shows 130 for both.
     expected = (130, -signal.SIGINT) if number == "SIGINT" else (EXIT_CODE,)
-    assert process.returncode in expected and "Traceback" not in said
+    assert process.returncode in expected and "Traceback" not in output
 
 
 def test_examples_of_help_are_valid():
@@ -230,8 +230,10 @@ def test_a_path_without_permission_is_named(capsys):
 def test_a_library_that_is_installed_but_broken(monkeypatch, tmp_path):
     (tmp_path / "broken_library.py").write_text("import not_there")
     monkeypatch.syspath_prepend(tmp_path)
-    said = r"^acdc: broken_library is installed but cannot be imported \(No module named 'not_there"
-    with pytest.raises(UserError, match=said):
+    message = (
+        r"^acdc: broken_library is installed but cannot be imported \(No module named 'not_there"
+    )
+    with pytest.raises(UserError, match=message):
         import_optional("broken_library", "acdc")
 
 

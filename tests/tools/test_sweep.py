@@ -179,7 +179,7 @@ def test_settings_of_a_part_add_to_those_of_all_runs(spec, toy):
          "splits/pascal/92/labeled.txt: no such split file. Fix: .* fetch pascal/92"),
     ],
 )  # fmt: skip
-def test_mistakes_are_said_in_one_line_before_anything_runs(keys, words, spec, mistake):
+def test_mistakes_give_one_error_line_before_anything_runs(keys, words, spec, mistake):
     assert re.search(words, mistake(sweep, spec(**keys))) and not Path("runs").exists()
 
 

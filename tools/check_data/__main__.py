@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dataset.folders import require_sources
 from dataset.validation import required_source
-from util.cli import add_lists, add_settings, exit_with_one_line, given_lists, importing
+from util.cli import add_settings, add_split_options, exit_with_one_line, importing, split_overrides
 from util.config.loading import load_config
 from util.io import check_target, write_text
 from util.parser import Parser
@@ -19,7 +19,7 @@ from util.parser import Parser
 def main() -> None:
     args = command_line().parse_args()
     with exit_with_one_line():
-        config = load_config(args.config, args.set, given_lists(args))
+        config = load_config(args.config, args.set, split_overrides(args))
         for path in filter(None, (args.json, args.html)):
             check_target(path, "check_data")
         require_sources(required_source(config.data.labeled, "labeled"), config.data)
@@ -49,7 +49,7 @@ def command_line() -> Parser:
     )
     add = parser.add_argument
     add("--config", required=True, help="YAML file, see configs/")
-    add_lists(parser)
+    add_split_options(parser)
     add_settings(parser)
     add("--json", type=Path, metavar="OUT", help="write all numbers to OUT (default: none)")
     add(

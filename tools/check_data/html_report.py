@@ -37,7 +37,7 @@ Table = tuple[list[str], list[Any]]
 
 def page(
     report: dict[str, Any],
-    lists: Sequence[CheckedSplit],
+    splits: Sequence[CheckedSplit],
     found: Sequence[Problem],
     config: Config,
     limit: int,
@@ -54,16 +54,16 @@ def page(
         lists=records,
         problems=grouped(found),
         limit=limit,
-        highlights=list(highlight_figures(lists, found, config)),
+        highlights=list(highlight_figures(splits, found, config)),
         samples=[
-            (f"{item.kind}: {ORDER[item.is_labelled]}", list(sample_figures(item, config)))
-            for item in lists
+            (f"{item.name}: {ORDER[item.is_labelled]}", list(sample_figures(item, config)))
+            for item in splits
         ],
         classes=_classes(records, config),
         images=_images(records),
         bands=_bands(records),
         histograms=_histograms(records),
-        values=_values(lists, config),
+        values=_values(splits, config),
     )
 
 
@@ -96,25 +96,25 @@ def _images(records: dict[str, Any]) -> Table:
 def _histograms(records: dict[str, Any]) -> list[bytes]:
     """Draw the distribution of each band's values over their range, a line for each split."""
     shares: dict[str, dict[str, list[float]]] = {}
-    for kind, record in records.items():
+    for split, record in records.items():
         for name, band in record["bands"].items():
-            shares.setdefault(name, {})[kind] = [100 * share for share in band["steps"]]
+            shares.setdefault(name, {})[split] = [100 * share for share in band["steps"]]
     return [as_svg(histogram(found, name)) for name, found in shares.items()]
 
 
 def _bands(records: dict[str, Any]) -> Table:
     rows: list[Any] = []
-    for kind, record in records.items():
-        rows.append(kind)
+    for split, record in records.items():
+        rows.append(split)
         for name, band in record["bands"].items():
             ends = (f"{band[end]:.2%}" for end in ("lowest", "highest"))
             rows.append([name, *ends, band["constant"] or ""])
     return ["band", "lowest value", "highest value", "constant in images"], rows
 
 
-def _values(lists: Sequence[CheckedSplit], config: Config) -> Table:
+def _values(splits: Sequence[CheckedSplit], config: Config) -> Table:
     """Tabulate mask values and colours that are not the index of their class, with their class."""
-    labels, masks = LabelLookup(config.data), [item for item in lists if item.values]
+    labels, masks = LabelLookup(config.data), [item for item in splits if item.values]
     names = dict(enumerate(config.data.classes)) | {UNKNOWN: "no class", IGNORE: "ignored"}
     pixels = [item.values for item in masks]
     rows = [
@@ -123,7 +123,7 @@ def _values(lists: Sequence[CheckedSplit], config: Config) -> Table:
         for code in dict.fromkeys(code for values in pixels for code in values)
         if (index := int(labels.class_of(np.array(code)))) != code or labels.in_colour
     ]
-    return ["", *(item.kind for item in masks)], _limited(rows)
+    return ["", *(item.name for item in masks)], _limited(rows)
 
 
 def _limited(rows: list[Any]) -> list[Any]:

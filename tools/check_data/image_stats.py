@@ -64,12 +64,12 @@ class BandFacts(NamedTuple):
         return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def band_facts(image: np.ndarray, void: np.ndarray | None = None) -> BandFacts:
+def band_facts(image: np.ndarray, nodata_mask: np.ndarray | None = None) -> BandFacts:
     """Count values of an image `[H, W, C]`, uint8 or floats in [0, 1], except pixels without data,
-    `void` `[H, W]`."""
+    `nodata_mask` `[H, W]`."""
     bands = image.reshape(-1, image.shape[2]).T
-    if void is not None:
-        bands = bands[:, ~void.ravel()]
+    if nodata_mask is not None:
+        bands = bands[:, ~nodata_mask.ravel()]
     whole = image.dtype == np.uint8
     levels = np.ascontiguousarray(bands) if whole else (bands * 255).astype(np.uint8)
     counts = np.stack([np.bincount(band, minlength=256) for band in levels])

@@ -13,8 +13,8 @@ from PIL import ExifTags, Image, ImageOps
 from dataset.bands import rgb_preview
 from dataset.folders import scan_samples
 from dataset.georeferencing import refuse_other_grid
-from dataset.image_files import is_in_stored_orientation, size_mismatch
-from dataset.mask_files import CLEAR, VOID, read_mask
+from dataset.image_files import is_in_stored_orientation, size_mismatch_error
+from dataset.mask_files import CLEAR, NODATA, read_mask
 from dataset.mask_kinds import MaskFormat, mask_format
 from dataset.reader import Reader, read_dates, size_of
 from dataset.samples import Sample
@@ -22,6 +22,7 @@ from dataset.split_files import Fault, Split
 from dataset.threads import map_in_threads
 from dataset.transforms.weak import weak_geometry
 from tools.check_data.image_stats import BandFacts, ImageFacts, band_facts, image_facts, sum_bands
+from util.config.data import SPLIT_NAMES
 from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import UserError, counted
@@ -33,7 +34,6 @@ MAX_VALUES = 256
 """Values kept of a mask, the most frequent ones."""
 SIDE = 256
 """Longer side at which edges are compared, as annotations are a few pixels off at full size."""
-KINDS = ("labeled", "unlabeled", "val", "test")
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class CheckedSample:
 class CheckedSplit(NamedTuple):
     """A split file, the faults of its lines, and the contents of its samples."""
 
-    kind: str
+    name: str
     listed: Split
     faults: list[Fault]
     items: list[CheckedSample]
@@ -106,24 +106,24 @@ class CheckedSplit(NamedTuple):
 
 
 def inspect(config: Config) -> list[CheckedSplit]:
-    """Open all files of all lists that the config names, in threads, with progress bars.
+    """Open all files of all splits that the config names, in threads, with progress bars.
 
     Raises `UserError` for a missing, empty or binary split file.
     """
     data, reader = config.data, Reader(config.data)
     splits = [
-        CheckedSplit(kind, *scan_samples(source, data, masks=kind != "unlabeled"), [])
-        for kind in KINDS
-        if (source := getattr(data, kind)) is not None
+        CheckedSplit(name, *scan_samples(source, data, masks=name != "unlabeled"), [])
+        for name in SPLIT_NAMES
+        if (source := getattr(data, name)) is not None
     ]
     total = sum(len(split.listed.samples) for split in splits)
     print(f"reading    {counted(total, 'image')} and their masks", flush=True)
     for split in splits:
         samples = split.listed.samples
         files = [sample.image_file for sample in samples]
-        crop = config.crop_size if split.kind == "labeled" else None
+        crop = config.crop_size if split.name == "labeled" else None
         one = partial(_inspect_sample, reader=reader, crop=crop)
-        split.items.extend(map_in_threads(one, samples, files, split.kind))
+        split.items.extend(map_in_threads(one, samples, files, split.name))
     return splits
 
 
@@ -133,17 +133,17 @@ def _inspect_sample(sample: Sample, reader: Reader, crop: int | None) -> Checked
     `crop`: side of the random crops to draw; None to draw none.
     """
     item = CheckedSample(sample)
-    image = void = None
+    image = nodata_mask = None
     try:
-        pixels, void = read_dates(sample.image_files, reader.data)
+        pixels, nodata_mask = read_dates(sample.image_files, reader.data)
         image = rgb_preview(pixels, reader.data)
         item.facts = image_facts(sample.image_file, image)
-        item.bands = band_facts(pixels, void)
+        item.bands = band_facts(pixels, nodata_mask)
         item.digest = _digest(pixels)
     except UserError as error:
         item.faults.append(("unreadable", str(error)))
     if sample.mask is not None:
-        labels = _inspect_mask(item, image, void, reader)
+        labels = _inspect_mask(item, image, nodata_mask, reader)
         if labels and image and not item.faults:
             _compare_with_image(item, image, labels, reader, crop)
     try:
@@ -154,7 +154,7 @@ def _inspect_sample(sample: Sample, reader: Reader, crop: int | None) -> Checked
 
 
 def _inspect_mask(
-    item: CheckedSample, image: Image.Image | None, void: np.ndarray | None, reader: Reader
+    item: CheckedSample, image: Image.Image | None, nodata_mask: np.ndarray | None, reader: Reader
 ) -> Image.Image | None:
     """Record the contents of a mask; return its class indices, or None for an invalid mask."""
     sample, path, kind = item.sample, item.sample.mask_file, "unreadable"
@@ -163,11 +163,11 @@ def _inspect_mask(
         kind = "mask"
         if image and image.size != mask.size:
             turned = is_in_stored_orientation(sample.image_file, image.size, mask.size)
-            mismatch = size_mismatch(sample.image_file, path, image.size, mask.size)
+            mismatch = size_mismatch_error(sample.image_file, path, image.size, mask.size)
             item.faults.append(("turned" if turned else "size", str(mismatch)))
         codes = reader.labels.codes(mask, path)
-        if void is not None and void.shape == codes.shape:
-            codes = np.where(void, np.uint32(VOID), codes)
+        if nodata_mask is not None and nodata_mask.shape == codes.shape:
+            codes = np.where(nodata_mask, np.uint32(NODATA), codes)
         values, pixels = np.unique(codes, return_counts=True)
         most = pixels.argsort()[::-1][:MAX_VALUES]
         item.values = dict(zip(values[most].tolist(), pixels[most].tolist(), strict=True))

@@ -9,14 +9,14 @@ from tools.check_data.image_stats import ImageFacts
 from tools.check_data.inspect import CheckedSample, CheckedSplit
 from tools.check_data.problems import TITLES, Problem
 
-FLAT = 2.0
+MIN_CONTRAST = 2.0
 """Standard deviation of grey values below which an image shows nothing."""
-FAR = 4.0
+MAX_BRIGHTNESS_Z = 4.0
 """Unusual distance from the median brightness, in standard deviations (estimated from the median
 deviation)."""
-FAR_GREY = 48
+MIN_BRIGHTNESS_GAP = 48
 """Least unusual distance from the median brightness, in grey levels."""
-RARE = 0.05
+RARE_FORMAT_SHARE = 0.05
 """Share of the images below which a mode or depth is unusual."""
 SATURATED = 0.5
 """Share of a band at its highest value above which it is unusual."""
@@ -33,13 +33,13 @@ class Highlight(NamedTuple):
 
 
 def highlights(
-    lists: Sequence[CheckedSplit], found: Sequence[Problem], names: Sequence[str]
+    splits: Sequence[CheckedSplit], found: Sequence[Problem], names: Sequence[str]
 ) -> list[Highlight]:
     """Return the samples to look at, kind by kind: problems first, then unusual files.
 
     `names`: of the images' bands.
     """
-    readable = [(item, item.facts) for split in lists for item in split.items if item.facts]
+    readable = [(item, item.facts) for split in splits for item in split.items if item.facts]
     unsorted = [
         *(Highlight(TITLES[p.kind], p.item, p.message, p.twin) for p in found if p.item),
         *_unusual(readable),
@@ -55,19 +55,19 @@ def _unusual(readable: Sequence[tuple[CheckedSample, ImageFacts]]) -> Iterator[H
         return
     items = [item for item, _ in readable]
     facts = pd.DataFrame([facts for _, facts in readable])
-    flat = facts.contrast < FLAT
+    flat = facts.contrast < MIN_CONTRAST
     for i, row in facts[flat].iterrows():
         reason = f"all grey values are about {row.brightness:.0f}"
         yield Highlight("shows nothing", items[i], reason)
     for i, row in facts[facts.exif != 1].iterrows():
         yield Highlight("stored turned or mirrored", items[i], f"EXIF orientation {row.exif}")
     alike = facts.groupby(["mode", "bits"])["exif"].transform("size")
-    for i, row in facts[alike < RARE * len(facts)].iterrows():
+    for i, row in facts[alike < RARE_FORMAT_SHARE * len(facts)].iterrows():
         reason = f"mode {row['mode']}, {row.bits} bits"
         yield Highlight("another mode or depth than most", items[i], reason)
     grey = facts.brightness[~flat]
     off = (grey - grey.median()).abs()
-    far = off[off > max(FAR * 1.4826 * off.median(), FAR_GREY)]
+    far = off[off > max(MAX_BRIGHTNESS_Z * 1.4826 * off.median(), MIN_BRIGHTNESS_GAP)]
     for i in far.sort_values(ascending=False, kind="stable").index:
         reason = f"mean grey value {grey[i]:.0f}, the median of all is {grey.median():.0f}"
         yield Highlight("much darker or brighter than most", items[i], reason)
@@ -75,7 +75,7 @@ def _unusual(readable: Sequence[tuple[CheckedSample, ImageFacts]]) -> Iterator[H
 
 def _odd_bands(item: CheckedSample, facts: ImageFacts, names: Sequence[str]) -> Iterator[Highlight]:
     """Yield bands without information, or with less than they could hold."""
-    if not item.bands or facts.contrast < FLAT:
+    if not item.bands or facts.contrast < MIN_CONTRAST:
         return  # the image as a whole shows nothing
     shares = item.bands.ends[:, 1] / item.bands.steps.sum(1)
     for name, constant, share in zip(names, item.bands.constant, shares, strict=True):

@@ -17,7 +17,7 @@ from util.config.schema import Config
 from util.config.types import IGNORE
 from util.errors import join_first
 
-MOSTLY = 0.5
+MOSTLY_IGNORED_SHARE = 0.5
 """Share of ignored pixels above which a crop is mostly ignored."""
 MANY_CROPS = 0.25
 """Share of mostly ignored crops above which to warn."""
@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 
     kind: str
     """A key of `TITLES`."""
-    list: str
+    split: str
     line: int
     message: str
     """Split file, line and file, then what is wrong."""
@@ -71,22 +71,22 @@ class Problem(NamedTuple):
         return "error" if self.kind in ERRORS else "warning"
 
 
-def problems(lists: Sequence[CheckedSplit], config: Config) -> list[Problem]:
+def problems(splits: Sequence[CheckedSplit], config: Config) -> list[Problem]:
     """Return all problems, errors first, kind by kind."""
     found = [
-        *(problem for item in lists for problem in _split_problems(item, config)),
+        *(problem for item in splits for problem in _split_problems(item, config)),
         *(
-            Problem("overlap", lists[number].kind, line, message)
-            for number, line, message in overlaps([item.listed for item in lists])
+            Problem("overlap", splits[number].name, line, message)
+            for number, line, message in overlaps([item.listed for item in splits])
         ),
-        *_repeated(lists),
-        *_shared_masks(lists),
-        *_normalisation(lists, config.data),
-        *_shared_volumes(lists, config.evaluation.volume_pattern),
+        *_repeated(splits),
+        *_shared_masks(splits),
+        *_normalisation(splits, config.data),
+        *_shared_volumes(splits, config.evaluation.volume_pattern),
     ]
-    for splits in (*([split] for split in lists), lists):  # each alone, then all together
-        if text := disagreement(s.stored for split in splits for s in split.items if s.stored):
-            found.append(Problem("kinds", splits[0].kind, 0, text))
+    for group in (*([split] for split in splits), splits):  # each alone, then all together
+        if text := disagreement(s.stored for split in group for s in split.items if s.stored):
+            found.append(Problem("kinds", group[0].name, 0, text))
             break
     order = [*TITLES]
     return sorted(found, key=lambda problem: order.index(problem.kind))
@@ -102,17 +102,17 @@ def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
 
 
 def _split_problems(found: CheckedSplit, config: Config) -> Iterator[Problem]:
-    yield from (Problem("line", found.kind, f.line, str(f)) for f in found.faults)
+    yield from (Problem("line", found.name, f.line, str(f)) for f in found.faults)
     for item in found.items:
         sample, faults = item.sample, list(item.faults)
         if item.is_empty:
             faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
         for kind, text in faults:
             shown = None if kind == "unreadable" else item
-            yield Problem(kind, found.kind, sample.line, f"{sample.where}: {text}", shown)
-    if found.kind != "unlabeled":
+            yield Problem(kind, found.name, sample.line, f"{sample.where}: {text}", shown)
+    if found.name != "unlabeled":
         for kind, text in _mask_problems(found, config):
-            yield Problem(kind, found.kind, 0, f"{found.listed.name}: {text}")
+            yield Problem(kind, found.name, 0, f"{found.listed.name}: {text}")
 
 
 def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, str]]:
@@ -124,11 +124,11 @@ def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, s
     absent = [name for name, n in zip(config.data.classes, pixels, strict=False) if not n]
     if absent:
         yield "absent class", f"never in its masks: {', '.join(absent)}"
-    if found.kind == "val" and (
+    if found.name == "val" and (
         few := too_few(len(found.listed.samples), config.data.classes, found.masks_with)
     ):
         yield "small val", few
-    if len(crops) and (share := (crops > MOSTLY).mean()) > MANY_CROPS:
+    if len(crops) and (share := (crops > MOSTLY_IGNORED_SHARE).mean()) > MANY_CROPS:
         masks = f"{pixels[IGNORE] / pixels.sum():.0%} of the masks' pixels are ignored"
         text = (
             f"{share:.0%} of random crops of {config.crop_size} pixels are more than half ignored"
@@ -136,9 +136,9 @@ def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, s
         yield "ignored crops", f"{text} ({masks}; the rest is padding: lower crop_size)"
 
 
-def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Problem]:
+def _normalisation(splits: Sequence[CheckedSplit], data: Data) -> Iterator[Problem]:
     """Yield bands whose mean or deviation, after `data.image_range`, is far from the config's."""
-    training = [split for split in lists if ROLES[split.kind] == "training"]
+    training = [split for split in splits if ROLES[split.name] == "training"]
     facts = sum_bands(split.bands for split in training)
     if data.image_range is None or facts is None:
         return
@@ -159,40 +159,40 @@ def _normalisation(lists: Sequence[CheckedSplit], data: Data) -> Iterator[Proble
             for key, values in (("mean", means), ("std", stds))
         )
         text = f"data.mean, data.std: {join_first(wrong, 3, '; ')}. Fix: {fix}"
-        yield Problem("normalisation", training[0].kind, 0, text)
+        yield Problem("normalisation", training[0].name, 0, text)
 
 
-def _shared_volumes(lists: Sequence[CheckedSplit], pattern: str | None) -> Iterator[Problem]:
+def _shared_volumes(splits: Sequence[CheckedSplit], pattern: str | None) -> Iterator[Problem]:
     """Yield evaluated splits with volumes that an earlier split has slices of."""
-    listed = [split.listed for split in lists]
-    for number, split in enumerate(lists):
-        if ROLES[split.kind] == "training":
+    listed = [split.listed for split in splits]
+    for number, split in enumerate(splits):
+        if ROLES[split.name] == "training":
             continue
         if text := shared_volumes(listed[number], listed[:number], pattern):
-            yield Problem("shared volume", split.kind, 0, text)
+            yield Problem("shared volume", split.name, 0, text)
 
 
-def _shared_masks(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
+def _shared_masks(splits: Sequence[CheckedSplit]) -> Iterator[Problem]:
     first: dict[Path, Sample] = {}
-    for found in lists:
+    for found in splits:
         for sample in (sample for sample in found.listed.samples if sample.mask):
             earlier = first.setdefault(sample.mask_file, sample)
             if earlier.image_file != sample.image_file:
                 text = f"'{sample.mask}' is also the mask of '{earlier.image}'"
-                yield Problem("shared mask", found.kind, sample.line, f"{sample.where}: {text}")
+                yield Problem("shared mask", found.name, sample.line, f"{sample.where}: {text}")
 
 
-def _repeated(lists: Sequence[CheckedSplit]) -> Iterator[Problem]:
+def _repeated(splits: Sequence[CheckedSplit]) -> Iterator[Problem]:
     """Yield equal pictures under different names (one file twice is an overlap); blank images are
     equal without being one picture."""
     location = locator()
     first: dict[str, tuple[CheckedSplit, CheckedSample]] = {}
-    for found in lists:
+    for found in splits:
         for item in (i for i in found.items if i.digest and i.bands and not i.bands.constant.all()):
             earlier, twin = first.setdefault(str(item.digest), (found, item))
             sample, same = item.sample, twin.sample
             if location(same) != location(sample):
-                kind = "duplicate" if ROLES[earlier.kind] == ROLES[found.kind] else "leak"
+                kind = "duplicate" if ROLES[earlier.name] == ROLES[found.name] else "leak"
                 text = f"'{sample.image}' is the picture '{same.image}' of {same.where}"
                 message = f"{sample.where}: {text}"
-                yield Problem(kind, found.kind, sample.line, message, item, twin)
+                yield Problem(kind, found.name, sample.line, message, item, twin)

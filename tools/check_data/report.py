@@ -8,7 +8,7 @@ from typing import Any
 from dataset.mask_files import LabelLookup
 from tools.check_data.image_stats import BandFacts, channel_names
 from tools.check_data.inspect import CROPS, CheckedSplit
-from tools.check_data.problems import MOSTLY, Problem, grouped
+from tools.check_data.problems import MOSTLY_IGNORED_SHARE, Problem, grouped
 from util.config.data import Data
 from util.config.schema import Config
 from util.config.types import IGNORE
@@ -21,16 +21,24 @@ FACTS = {"sizes": "size", "modes": "mode", "bits": "bits", "exif": "exif", "shap
 
 
 def numbers(
-    lists: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
+    splits: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
 ) -> dict[str, Any]:
     """Return all figures and problems, for JSON; shares are of all pixels of a split's masks."""
-    keys = ("kind", "severity", "list", "line", "message")
     return {
         "report": "tools.check_data",
         "dataset": config.data.name,
         "ok": all(problem.severity != "error" for problem in found),
-        "lists": {item.kind: list_numbers(item, config) for item in lists},
-        "problems": [{key: getattr(problem, key) for key in keys} for problem in found],
+        "lists": {item.name: list_numbers(item, config) for item in splits},
+        "problems": [
+            {
+                "kind": problem.kind,
+                "severity": problem.severity,
+                "list": problem.split,
+                "line": problem.line,
+                "message": problem.message,
+            }
+            for problem in found
+        ],
     }
 
 
@@ -50,7 +58,7 @@ def list_numbers(found: CheckedSplit, config: Config) -> dict[str, Any]:
         "brightness": {f"{32 * s} to {32 * s + 31}": grey.get(s, 0) for s in range(8)},
         "bands": band_numbers(found.bands, config.data),
     }
-    if found.kind == "unlabeled":
+    if found.name == "unlabeled":
         return record
     pixels, masks, crops = found.pixels, found.masks_with, found.crops
     labels = LabelLookup(config.data)
@@ -67,7 +75,7 @@ def list_numbers(found: CheckedSplit, config: Config) -> dict[str, Any]:
     if len(crops):
         record["crops"] = {
             "drawn": len(crops),
-            "mostly_ignored": int((crops > MOSTLY).sum()),
+            "mostly_ignored": int((crops > MOSTLY_IGNORED_SHARE).sum()),
             "without_label": int((crops == 1).sum()),
         }
     return record
@@ -91,10 +99,10 @@ def text(report: dict[str, Any], found: Sequence[Problem], limit: int) -> str:
     """Write the report for the terminal; at most `limit` problems of a kind."""
     lists: dict[str, Any] = report["lists"]
     lines = []
-    for kind, record in lists.items():
+    for split, record in lists.items():
         sizes = [f"{size} ({count})" for size, count in record["sizes"].items()]
         images = counted(record["images"], "image")
-        lines.append(f"{kind:<10} {images}, {record['source']}, {join_first(sizes, 3)}")
+        lines.append(f"{split:<10} {images}, {record['source']}, {join_first(sizes, 3)}")
     head, *rows = class_rows(lists)
     cells = [[f"{c:.2%}" if isinstance(c, float) else c for c in row] for row in rows]
     classes = text_table([head, *cells], "<>")
@@ -104,31 +112,31 @@ def text(report: dict[str, Any], found: Sequence[Problem], limit: int) -> str:
 def class_rows(lists: dict[str, Any]) -> list[list[Any]]:
     """Return a head, and for each class, and ignored pixels, the share of the pixels and number of
     images in each split with masks."""
-    records = {kind: record for kind, record in lists.items() if "classes" in record}
+    records = {split: record for split, record in lists.items() if "classes" in record}
     columns = [record["classes"] | {None: record["ignored"]} for record in records.values()]
     rows = [
         [name or "ignored", *chain(*((c[name]["share"], c[name]["images"]) for c in columns))]
         for name in columns[0]
     ]
-    return [["class", *chain(*((kind, "images") for kind in records))], *rows]
+    return [["class", *chain(*((split, "images") for split in records))], *rows]
 
 
 def _details(lists: dict[str, Any]) -> list[str]:
     """Describe values of the masks, constant bands, and random crops."""
     lines = []
-    for kind, record in lists.items():
+    for split, record in lists.items():
         if values := record.get("values"):
             lines.append(
-                f"{kind}: mask values by frequency  {join_first(list(values), VALUES_SHOWN, '  ')}"
+                f"{split}: mask values by frequency  {join_first(list(values), VALUES_SHOWN, '  ')}"
             )
         lines += [
-            f"{kind}: {name} has one value everywhere in {counted(band['constant'], 'image')}"
+            f"{split}: {name} has one value everywhere in {counted(band['constant'], 'image')}"
             for name, band in record["bands"].items()
             if band["constant"]
         ]
         if crops := record.get("crops"):
             lines.append(
-                f"{kind}: {crops['drawn']} random crops ({CROPS} per image, padding counts as "
+                f"{split}: {crops['drawn']} random crops ({CROPS} per image, padding counts as "
                 f"ignored): {crops['mostly_ignored']} more than half ignored, "
                 f"{crops['without_label']} entirely"
             )

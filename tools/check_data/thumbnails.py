@@ -39,11 +39,11 @@ class Figure(NamedTuple):
 
 
 def highlight_figures(
-    lists: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
+    splits: Sequence[CheckedSplit], found: Sequence[Problem], config: Config
 ) -> Iterator[Figure]:
     """Yield the first highlights of each kind."""
     reader, names = Reader(config.data), channel_names(config.data)
-    for kind, group in groupby(highlights(lists, found, names), key=lambda one: one.kind):
+    for kind, group in groupby(highlights(splits, found, names), key=lambda one: one.kind):
         of_kind = list(group)
         title = f"{kind} (one of {len(of_kind)})" if len(of_kind) > 1 else kind
         for highlight in of_kind[:HIGHLIGHTS]:
@@ -54,7 +54,7 @@ def highlight_figures(
 
 def sample_figures(found: CheckedSplit, config: Config) -> Iterator[Figure]:
     """Yield samples without faults: the rarest classes first, or from dark to bright."""
-    reader, count = Reader(config.data), SHOWN[found.kind]
+    reader, count = Reader(config.data), SHOWN[found.name]
     if found.is_labelled:
         chosen = list(rarest(found, config.data.classes, count))
     else:
@@ -119,7 +119,7 @@ def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], n
     """Return the image, or both dates, with the mask over it (the later one), or beside it where
     their sizes differ; and the class indices."""
     sample, data = item.sample, reader.data
-    image, without_data = reader.image_and_nodata_mask(sample)
+    image, nodata_mask = reader.image_and_nodata_mask(sample)
     dates = rgb_previews(image, data)
     if sample.mask is None:
         return dates, None
@@ -132,6 +132,6 @@ def _pictures(item: CheckedSample, reader: Reader) -> tuple[list[Image.Image], n
     classes = reader.labels.class_of(codes)  # UNKNOWN for values without a class
     if stored.size != dates[-1].size:
         return [*dates, colour_mask(classes, data)], classes
-    if without_data is not None:
-        classes = np.where(np.asarray(without_data), IGNORE, classes)
+    if nodata_mask is not None:
+        classes = np.where(np.asarray(nodata_mask), IGNORE, classes)
     return [*dates, overlay(dates[-1], classes, data)], classes

@@ -10,7 +10,14 @@ from tqdm import tqdm
 
 from dataset.loaders import data_workers, images_per_forward
 from engine.cost import GIB, MEMORY_KINDS
-from engine.estimate import GPU_SIZES_GIB, PEAK_TFLOPS, Needs, least_times, run_needs, step_seconds
+from engine.estimate import (
+    GPU_SIZES_GIB,
+    PEAK_TFLOPS,
+    Requirements,
+    minimum_times,
+    run_requirements,
+    step_seconds,
+)
 from engine.method import Method
 from tools.methods import method_of, methods_of
 from util.config.loading import load_config
@@ -45,12 +52,12 @@ def print_table(args: argparse.Namespace) -> int:
     for path, method, config, images in tqdm(runs, unit="run", disable=None):
         try:
             workers = data_workers(config, args.processes)
-            needs = run_needs(method, config, args.processes, workers)
+            requirements = run_requirements(method, config, args.processes, workers)
         except UserError as error:
             problems.append(f"{path}, {method.__name__}: {error}")
             continue
-        print(markdown_row(cells(path, method, config, images, needs)), flush=True)
-        records.append(record(path, method, config, images, needs))
+        print(markdown_row(cells(path, method, config, images, requirements)), flush=True)
+        records.append(record(path, method, config, images, requirements))
     if args.json and records:
         write_text(args.json, json.dumps(records, indent=1) + "\n")
     for problem in problems:
@@ -58,11 +65,13 @@ def print_table(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def cells(path: Path, method: type[Method], config: Config, images: int, needs: Needs) -> list[str]:
+def cells(
+    path: Path, method: type[Method], config: Config, images: int, requirements: Requirements
+) -> list[str]:
     """Return a row of the table; `images`: labelled images of a forward pass."""
-    cost = needs.cost
-    times = least_times(cost.tflop, config, STEPS)
-    fits = {n: str(n) for n in needs.per_forward.values()} | {images: "whole", None: "no"}
+    cost = requirements.cost
+    times = minimum_times(cost.tflop, config, STEPS)
+    fits = {n: str(n) for n in requirements.per_forward.values()} | {images: "whole", None: "no"}
     return [
         path.stem,
         method.__name__,
@@ -73,14 +82,14 @@ def cells(path: Path, method: type[Method], config: Config, images: int, needs: 
             for size in (cost.peak, *(getattr(cost, kind) for kind in MEMORY_KINDS))
         ),
         f"{cost.tflop:.2f}",
-        *(fits[n] for n in needs.per_forward.values()),
-        f"{needs.disk / GIB:.1f}",
+        *(fits[n] for n in requirements.per_forward.values()),
+        f"{requirements.disk / GIB:.1f}",
         *(times.get(gpu, "") for gpu in PEAK_TFLOPS),
     ]
 
 
 def record(
-    path: Path, method: type[Method], config: Config, images: int, needs: Needs
+    path: Path, method: type[Method], config: Config, images: int, requirements: Requirements
 ) -> dict[str, Any]:
     """Return all numbers: bytes, and seconds of a step."""
     return {
@@ -89,10 +98,10 @@ def record(
         "method": method.__name__,
         "images": images,
         "precision": config.precision,
-        "peak": needs.cost.peak,
-        **asdict(needs.cost),
-        "images_per_forward": needs.per_forward,
-        "host": needs.host,
-        "disk": needs.disk,
-        "step_seconds": step_seconds(needs.cost.tflop, config),
+        "peak": requirements.cost.peak,
+        **asdict(requirements.cost),
+        "images_per_forward": requirements.per_forward,
+        "host": requirements.host,
+        "disk": requirements.disk,
+        "step_seconds": step_seconds(requirements.cost.tflop, config),
     }

@@ -8,13 +8,13 @@ from util.errors import UserError
 R = TypeVar("R")
 
 
-def results_or_raise(found: Sequence[R | UserError]) -> list[R]:
-    """Return the results; raises `UserError` as `raise_faults` where some are faults."""
-    raise_faults([one for one in found if isinstance(one, UserError)])
+def require_results(found: Sequence[R | UserError]) -> list[R]:
+    """Return the results; raises `UserError` as `raise_all_faults` where some are faults."""
+    raise_all_faults([one for one in found if isinstance(one, UserError)])
     return [one for one in found if not isinstance(one, UserError)]
 
 
-def raise_faults(
+def raise_all_faults(
     faults: Sequence[UserError],
     what: str = "annotations",
     fix: str = "correct or remove bad annotations",

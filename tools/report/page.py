@@ -82,7 +82,7 @@ def _unless_missing(make: Callable[[], Any]) -> Any:
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    images = ", ".join(f"{name} {digest.images}" for name, digest in run.digests.items())
+    images = ", ".join(f"{name} {identity.images}" for name, identity in run.identities.items())
     return [
         ("network", run.network),
         ("images", images),

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dataset import bands
 from dataset.folders import read_samples
-from dataset.loaders import LoaderProcess, evaluation_loader
+from dataset.loaders import ProcessInfo, evaluation_loader
 from dataset.overlap import changed_since_training
 from dataset.reader import Reader
 from dataset.samples import Sample
@@ -52,7 +52,7 @@ def predict_validation(
         raise UserError(problem)
     samples = listed.samples[:limit]
     network = load_trained(config, best_checkpoint(run.path, which), which, device)
-    process = LoaderProcess(rank=0, world=1, workers=0, cuda=device.type == "cuda")
+    process = ProcessInfo(rank=0, world=1, workers=0, cuda=device.type == "cuda")
     loader = evaluation_loader(config, samples, process)
     scores = evaluate(
         network,

@@ -59,7 +59,7 @@ def group_runs(runs: Iterable[Run]) -> tuple[list[Group], list[str]]:
             but = ""
             if run.root != twin.root:
                 but = f", but data.root {run.root} instead of {twin.root}"
-            if run.digests != twin.digests:
+            if run.identities != twin.identities:
                 but += ", but other images"
             remarks.append(
                 f"left out, a repetition: {run.path} (same settings as {twin.path}, seed {seed}"

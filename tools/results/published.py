@@ -87,7 +87,7 @@ def remarks_on(groups: Sequence[Group], published: Sequence[Published]) -> list[
     other_images, other_choice = [], []
 
     def has_other_images(run: Run, kind: str, name: str) -> bool:
-        own = run.digests.get(kind)
+        own = run.identities.get(kind)
         return own is not None and name in hashes and own.sha256 not in hashes[name]
 
     for group in groups:

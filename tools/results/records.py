@@ -77,7 +77,7 @@ class Epoch(Record):
     """The run was resumed with other settings of the evaluation, or other validation images."""
 
 
-class SplitDigest(Record):
+class SplitIdentity(Record):
     """Number of images and hash of a split file."""
 
     images: int
@@ -90,7 +90,7 @@ class Start(Record):
     command: list[str]
     first_step: int
     method: str | None = None
-    images: dict[str, SplitDigest] = {}
+    images: dict[str, SplitIdentity] = {}
     folds: str | None = None
     """Digest of all folds of a cross-validation, one of which this run is."""
     class_weights: str | list[float] | None = None

@@ -37,8 +37,8 @@ class Run:
             raise UserError(
                 f"{path / STARTS_FILE}: is empty; expected a line for each start of the run"
             )
-        self.digests = self.starts[-1].images
-        """Digests of the labeled, unlabeled and val images; empty where not recorded."""
+        self.identities = self.starts[-1].images
+        """Of the labeled, unlabeled and val images; empty where not recorded."""
         self.labels = self.count("labeled")
         """Number of labelled images."""
         self.method = self.starts[-1].method or Path(self.starts[-1].command[0]).stem
@@ -62,9 +62,9 @@ class Run:
         self.peak_memory = max((e.peak_memory for e in self.epochs if e.peak_memory), default=None)
         """Bytes, if recorded."""
 
-    def count(self, kind: str) -> int | None:
+    def count(self, split: str) -> int | None:
         """Return the number of labeled, unlabeled or val images, if recorded."""
-        return self.digests[kind].images if kind in self.digests else None
+        return self.identities[split].images if split in self.identities else None
 
     @property
     def partition(self) -> str:
@@ -80,12 +80,12 @@ class Run:
 
     @property
     def images(self) -> dict[str, str]:
-        """Hash or path of the images by kind (labeled, val, unlabeled); "" for unlabelled images
+        """Hash or path of the images by split (labeled, val, unlabeled); "" for unlabelled images
         that the method does not use.
 
         The runs of all folds of one draw have the same texts: `labeled` is the draw, `val` is "".
         """
-        texts = {kind: self._hash_or_path(kind) for kind in ("labeled", "val", "unlabeled")}
+        texts = {split: self._hash_or_path(split) for split in ("labeled", "val", "unlabeled")}
         if self.fold is None:
             return texts
         path = split_file(self.config.data, "unlabeled")
@@ -94,12 +94,12 @@ class Run:
             texts["unlabeled"] = str(below).replace(self.fold.name, "fold_*")
         return texts | {"labeled": self.starts[-1].folds or str(self.fold.parent), "val": ""}
 
-    def _hash_or_path(self, kind: str) -> str:
+    def _hash_or_path(self, split: str) -> str:
         """Return the hash of a split file, or its path where the hash was not recorded."""
-        if kind not in self.digests:
-            return str(getattr(self.config.data, kind) or "")
-        digest = self.digests[kind]
-        return digest.sha256[:12] if digest.images else ""
+        if split not in self.identities:
+            return str(getattr(self.config.data, split) or "")
+        identity = self.identities[split]
+        return identity.sha256[:12] if identity.images else ""
 
     @cached_property
     def settings(self) -> dict[str, Any]:

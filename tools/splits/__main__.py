@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from dataset.protocols import lists_of, read_protocols, select_lists
+from dataset.protocols import read_protocols, select_split_files, split_files_of
 from dataset.samples import Sample
 from dataset.split_files import Split, read_split_file, write_split_files
 from tools.splits import folds, partition
@@ -35,7 +35,7 @@ def main() -> int:
 
 def show_protocols(args: argparse.Namespace) -> None:
     """Show the published split files."""
-    lists = lists_of(args.dataset) if args.dataset else read_protocols()
+    lists = split_files_of(args.dataset) if args.dataset else read_protocols()
     rows = [
         [f"{p.dataset}/{p.name}", p.fingerprint.entries, p.fingerprint.sha256[:12],
          ", ".join(p.sources)] for p in lists
@@ -45,7 +45,7 @@ def show_protocols(args: argparse.Namespace) -> None:
 
 def fetch_published(args: argparse.Namespace) -> None:
     """Download published split files, or copy them from a clone."""
-    chosen = [p for target in args.target for p in select_lists(target, args.source)]
+    chosen = [p for target in args.target for p in select_split_files(target, args.source)]
     for line in fetch(list(dict.fromkeys(chosen)), args.splits, args.clone):
         print(line, flush=True)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from dataset.protocols import PREPARED, Fingerprint, PublishedList, fingerprint, read_protocols
+from dataset.protocols import PREPARED, Fingerprint, PublishedSplitFile, fingerprint, read_protocols
 from dataset.samples import leaves_folder
 from dataset.split_files import holds_split, write_split_files
 from util.errors import UserError, join_first, reason
@@ -22,7 +22,9 @@ MAX_BYTES = 2**26
 """Most bytes of a list."""
 
 
-def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = None) -> Iterator[str]:
+def fetch(
+    lists: Sequence[PublishedSplitFile], folder: Path, clone: Path | None = None
+) -> Iterator[str]:
     """Download lists below `folder`, or copy them from a clone; yield a line about each.
 
     Raises `UserError`, before anything is written, for lists that training cannot use and if
@@ -45,7 +47,7 @@ def fetch(lists: Sequence[PublishedList], folder: Path, clone: Path | None = Non
         yield f"{line}, from {clone or p.sources[0]}"
 
 
-def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerprint, bytes]:
+def _find_in_clone(clone: Path, wanted: Sequence[PublishedSplitFile]) -> dict[Fingerprint, bytes]:
     """Find wanted lists by content below a clone; raises `UserError` if one is missing."""
     if not clone.is_dir():
         raise UserError(f"--from {clone}: no such folder")
@@ -57,7 +59,7 @@ def _find_in_clone(clone: Path, wanted: Sequence[PublishedList]) -> dict[Fingerp
     lacking = [p for p in wanted if p.fingerprint not in contents]
     for p in lacking:
         if (other := by_path.get(file := clone / p.path)) is not None:
-            raise _unlike_published(file, fingerprint(other), p)
+            raise _unlike_published_error(file, fingerprint(other), p)
     if lacking:
         names = join_first([f"{p.dataset}/{p.name}" for p in lacking], 3)
         sources = " or ".join(dict.fromkeys(source for p in lacking for source in p.sources))
@@ -76,7 +78,7 @@ def _known_partitions(found: Collection[Fingerprint]) -> str:
     return f"of published ones it has {join_first(list(dict.fromkeys(known)), MAX_NAMED) or 'none'}"
 
 
-def _download(published: PublishedList) -> bytes:
+def _download(published: PublishedSplitFile) -> bytes:
     url = f"{GITHUB_FILES}/{published.sources[0]}/HEAD/{quote(published.path)}"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
@@ -87,21 +89,21 @@ def _download(published: PublishedList) -> bytes:
             f"https://github.com/{published.sources[0]} and name its folder with --from"
         ) from None
     if (found := fingerprint(text)) != published.fingerprint:
-        raise _unlike_published(url, found, published)
+        raise _unlike_published_error(url, found, published)
     return text
 
 
-def _unlike_published(
-    origin: Path | str, found: Fingerprint, published: PublishedList
+def _unlike_published_error(
+    location: Path | str, found: Fingerprint, published: PublishedSplitFile
 ) -> UserError:
     return UserError(
-        f"{origin}: not the published list (found {found}; expected {published.fingerprint}); "
+        f"{location}: not the published list (found {found}; expected {published.fingerprint}); "
         "nothing is written"
     )
 
 
-class RecognisedList(NamedTuple):
-    """A list on disk, compared with the published ones; `differs`: from the one of its name."""
+class RecognisedSplitFile(NamedTuple):
+    """A split file on disk, compared with the published ones; `differs`: from that of its name."""
 
     file: Path
     entries: int
@@ -109,7 +111,7 @@ class RecognisedList(NamedTuple):
     differs: bool
 
 
-def verify(folder: Path, target: str) -> list[RecognisedList]:
+def verify(folder: Path, target: str) -> list[RecognisedSplitFile]:
     """Compare the lists below `folder` with the published ones.
 
     `target`: `pascal`, `pascal/92`, `pascal/val`, all lists if empty, or the path of a list. Raises
@@ -131,7 +133,9 @@ def verify(folder: Path, target: str) -> list[RecognisedList]:
     return [_recognise(folder / file, file, protocols) for file in wanted]
 
 
-def _recognise(path: Path, file: Path, protocols: Sequence[PublishedList]) -> RecognisedList:
+def _recognise(
+    path: Path, file: Path, protocols: Sequence[PublishedSplitFile]
+) -> RecognisedSplitFile:
     """Compare a list with those of its name, `file` (below splits/), and with all others."""
     try:
         found = fingerprint(path.read_bytes())
@@ -145,4 +149,4 @@ def _recognise(path: Path, file: Path, protocols: Sequence[PublishedList]) -> Re
     if differs:
         expected = " or ".join(str(p.fingerprint) for p in same_name)
         verdict = f"differs: {verdict}; found {found}; expected {expected}"
-    return RecognisedList(file, found.entries, verdict, differs)
+    return RecognisedSplitFile(file, found.entries, verdict, differs)

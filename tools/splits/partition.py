@@ -11,7 +11,7 @@ import numpy as np
 
 from dataset.reader import Reader
 from dataset.samples import Origin, Sample, leaves_folder
-from dataset.split_files import Split, draw_key, line_paths, sample_line
+from dataset.split_files import Split, line_paths, sample_line, shuffle_key
 from dataset.threads import map_in_threads
 from dataset.validation import read_splits
 from tools.splits.layout import files_by_name
@@ -96,7 +96,7 @@ def draw(
 
 def in_drawn_order(samples: Sequence[Sample], seed: int) -> list[str]:
     """Return images in the order of the draw."""
-    return sorted((s.image for s in samples), key=lambda image: draw_key(image, seed))
+    return sorted((s.image for s in samples), key=lambda image: shuffle_key(image, seed))
 
 
 def share_or_count(text: str, option: str) -> Fraction:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.folders import read_samples
-from dataset.split_files import no_such_split_file, split_identity
+from dataset.split_files import missing_split_file_error, split_identity
 from tools.results.runs import Run, best_epoch
 from tools.sweep.spec import PlannedRun
 from util.config.data import Data
@@ -81,8 +81,9 @@ def _started(planned: PlannedRun, identity: Identity) -> Run | None:
     run = Run(planned.folder)
     old, new = (c.model_dump(mode="json") for c in (run.config, _resolved(config, run)))
     text = config.data.model_dump_json()
-    then = {kind: digest.model_dump() for kind, digest in run.digests.items() if digest.images}
-    now = {kind: found for kind in then if (found := identity(text, kind))}
+    recorded = {split: one for split, one in run.identities.items() if one.images}
+    then = {split: one.model_dump() for split, one in recorded.items()}
+    now = {split: found for split in then if (found := identity(text, split))}
     changes = differences(old, new) | image_differences(then, now)
     if changed := "; ".join(changes.values()):
         raise UserError(
@@ -92,14 +93,14 @@ def _started(planned: PlannedRun, identity: Identity) -> Run | None:
     return run
 
 
-def _identity(text: str, kind: str) -> dict[str, Any] | None:
+def _identity(text: str, split: str) -> dict[str, Any] | None:
     """Return the identity of a split of the data section in a JSON text; None where it cannot be
     read, as a finished run does not need it."""
     data = Data.model_validate_json(text)
-    if getattr(data, kind, None) is None:
+    if getattr(data, split, None) is None:
         return None
     try:
-        samples = read_samples(getattr(data, kind), data, masks=kind != "unlabeled").samples
+        samples = read_samples(getattr(data, split), data, masks=split != "unlabeled").samples
     except UserError:
         return None
     return split_identity(samples)
@@ -127,7 +128,7 @@ def check_split_files(states: Sequence[RunProgress]) -> None:
     """Raise `UserError` for the first split file that a run lacks."""
     for path in (p for s in states if not s.is_done for p in s.planned.split_files.values()):
         if not find_path(path).is_file():
-            raise no_such_split_file(path)
+            raise missing_split_file_error(path)
 
 
 def check_devices(devices: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from tools.methods import method_of
-from util.config.differences import SPLITS
+from util.config.differences import SPLIT_KEYS
 from util.config.loading import load_config, parse, read_yaml
 from util.config.schema import Config
 from util.config.types import AnyPath, Name, Natural, Section
@@ -53,7 +53,7 @@ class Sweep(Section):
 
     @field_validator("lists")
     @classmethod
-    def _names_the_partition(cls, folder: str | None) -> str | None:
+    def _check_split_folders(cls, folder: str | None) -> str | None:
         if folder is not None and "{partition}" not in folder:
             raise ValueError("expected a folder with {partition} in its path")
         return folder
@@ -74,7 +74,7 @@ class PlannedRun(NamedTuple):
     @property
     def kind(self) -> str:
         """Description shared by runs that differ only in split files and seed."""
-        settings = [text for text in self.overrides if text.partition("=")[0] not in SPLITS]
+        settings = [text for text in self.overrides if text.partition("=")[0] not in SPLIT_KEYS]
         return " ".join([self.method, str(self.config), *settings])
 
     @property

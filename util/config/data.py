@@ -89,6 +89,8 @@ Ranges = Annotated[
 """[low, high] of all bands, or one [low, high] for each band."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+SPLIT_NAMES = ("labeled", "unlabeled", "val", "test")
+"""Keys of the images in the data section."""
 
 
 class PairFolders(Section):
@@ -186,28 +188,28 @@ class Data(Section):
 
     @field_validator("classes")
     @classmethod
-    def _distinct(cls, names: list[str]) -> list[str]:
+    def _check_classes(cls, names: list[str]) -> list[str]:
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"'{twice[0]}' occurs twice")
         return names
 
     @field_validator("background")
     @classmethod
-    def _a_class(cls, name: str | None, info: ValidationInfo) -> str | None:
+    def _check_background(cls, name: str | None, info: ValidationInfo) -> str | None:
         if name is not None and name not in info.data.get("classes", [name]):
             raise ValueError(f"'{name}' is not in data.classes")
         return name
 
     @field_validator("label_map", mode="before")
     @classmethod
-    def _by_key_and_index(cls, found: Any, info: ValidationInfo) -> Any:
+    def _parse_label_map(cls, found: Any, info: ValidationInfo) -> Any:
         if not isinstance(found, dict):
             return found
         return parse_label_map(found, info.data.get("classes", []))
 
     @field_validator("rgb_bands")
     @classmethod
-    def _among_the_bands(cls, found: Any, info: ValidationInfo) -> Any:
+    def _check_rgb_bands(cls, found: Any, info: ValidationInfo) -> Any:
         bands = info.data.get("bands", ())
         if found is not None and (
             isinstance(bands, str) or set(found) - set(bands) or len(set(found)) < 3
@@ -217,7 +219,7 @@ class Data(Section):
 
     @field_validator("image_range")
     @classmethod
-    def _low_before_high(cls, found: Any, info: ValidationInfo) -> Any:
+    def _check_image_range(cls, found: Any, info: ValidationInfo) -> Any:
         if found is None:
             return None
         several = isinstance(found[0], tuple)
@@ -229,7 +231,7 @@ class Data(Section):
 
     @field_validator("scale")
     @classmethod
-    def _positive_range(cls, found: Range) -> Range:
+    def _check_scale(cls, found: Range) -> Range:
         if not 0 < found[0] <= found[1] <= 100:
             raise ValueError("expected [low, high], 0 < low <= high <= 100")
         return found
@@ -282,7 +284,7 @@ class Data(Section):
         return red, green, blue
 
     @model_validator(mode="after")
-    def _keys_agree(self) -> "Data":
+    def _check_combination(self) -> "Data":
         given = self.scale != Data.model_fields["scale"].default
         if given and self.geometry != "scale_crop":
             raise ValueError(

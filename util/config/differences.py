@@ -27,7 +27,7 @@ RESUMABLE_KEYS = {
     "log",
 }
 """Keys that may change before a run is resumed, as they change no result; so may each `root`."""
-SPLITS = {"data.labeled", "data.unlabeled", "data.val"}
+SPLIT_KEYS = {"data.labeled", "data.unlabeled", "data.val"}
 """Keys whose images are compared instead, see `image_differences`."""
 PER_MACHINE_KEYS = {"data.workers", "data.cache_mb", "evaluation.window_batch"}
 """Keys that may differ between the machines of a run; so may each `root`."""
@@ -65,7 +65,7 @@ def flat_settings(
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        if name in ignored_keys or name in SPLITS or key == "root":
+        if name in ignored_keys or name in SPLIT_KEYS or key == "root":
             continue
         if isinstance(value, list) and any(isinstance(part, dict) for part in value):
             value = {str(index): part for index, part in enumerate(value)}

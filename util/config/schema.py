@@ -77,13 +77,13 @@ class Model(Section):
 
     @field_validator("layers")
     @classmethod
-    def _increases(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    def _check_layers(cls, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if layers is not None and sorted(set(layers)) != list(layers):
             raise ValueError("expected four increasing numbers of blocks, such as [3, 6, 9, 12]")
         return layers
 
     @model_validator(mode="after")
-    def _keys_agree(self) -> "Model":
+    def _check_combination(self) -> "Model":
         if self.lora and (self.network != "dpt" or self.pretrained == "none"):
             raise ValueError("lora needs network dpt and pretrained weights. Fix: set lora to 0")
         if self.lora and self.lock_backbone:
@@ -191,14 +191,14 @@ class Evaluation(Section):
     --surface-distance`. Default: distances in pixels, with slices one pixel apart."""
 
     @model_validator(mode="after")
-    def _spacing_of_volumes(self) -> "Evaluation":
+    def _check_spacing(self) -> "Evaluation":
         if self.spacing is not None and self.volume_pattern is None:
             raise ValueError("spacing needs volume_pattern. Fix: set evaluation.volume_pattern")
         return self
 
     @field_validator("volume_pattern")
     @classmethod
-    def _has_a_group(cls, pattern: str | None) -> str | None:
+    def _check_volume_pattern(cls, pattern: str | None) -> str | None:
         try:
             if pattern is not None and re.compile(pattern).groups == 0:
                 raise ValueError("expected a group, in parentheses, around the volume's name")
@@ -284,7 +284,7 @@ class Config(Section):
     method."""
 
     @model_validator(mode="after")
-    def _keys_agree(self) -> "Config":
+    def _check_combination(self) -> "Config":
         select = self.evaluation.select
         scores = ["miou", "dice", *(f"iou:{name}" for name in self.data.classes)]
         if select not in scores:

@@ -44,13 +44,13 @@ def verdict(command: Callable[[], object]) -> str:
             code = end.code
         except _Hang:
             raise Fault(f"no end after {PATIENCE} s") from None
-        said = read()
-    if code in (0, None) and not said:
+        output = read()
+    if code in (0, None) and not output:
         return RAN
-    line = said.removesuffix("\n")
+    line = output.removesuffix("\n")
     if code == 2 and line.startswith("error: ") and line.isprintable():
         return REFUSED
-    raise Fault(f"exit code {code}, stderr: {said!r}")
+    raise Fault(f"exit code {code}, stderr: {output!r}")
 
 
 def called(main: Callable[[], object], *argv: object) -> None:

@@ -10,9 +10,16 @@ from pydantic import FiniteFloat
 
 from dataset.file_content import Content, load_picture
 from dataset.mask_files import colour_codes
-from tools.prepare.annotations.model import Annotations, Dense, Draw, Picture, Region, region
-from tools.prepare.annotations.parsing import Entry, Id
+from tools.prepare.annotations.parsing import Id, JsonEntry
 from tools.prepare.annotations.shapes import outline, run_lengths
+from tools.prepare.annotations.types import (
+    Annotations,
+    Draw,
+    ImageAnnotation,
+    LabelImage,
+    Region,
+    region,
+)
 from util.colours import Colour
 from util.errors import UserError
 
@@ -35,7 +42,7 @@ def is_panoptic(tree: object) -> bool:
     )
 
 
-def read_instances(tree: Entry, root: Path) -> Annotations:
+def read_instances(tree: JsonEntry, root: Path) -> Annotations:
     """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
     images = _by_id(tree, "images")
@@ -44,20 +51,20 @@ def read_instances(tree: Entry, root: Path) -> Annotations:
         label = _look_up(entry, "category_id", names)
         found = region(label, entry.place("segmentation"), _drawing(entry))
         _look_up(entry, "image_id", objects).append(found)
-    pictures = [
-        Picture(
+    per_image = [
+        ImageAnnotation(
             tree.path,
             (image.get("file_name", str),),
             image.size("width", "height"),
             objects[key],
-            just_listed=True,
+            may_be_unannotated=True,
         )
         for key, image in images.items()
     ]
-    return Annotations("COCO instances", pictures, list(names.values()), colours)
+    return Annotations("COCO instances", per_image, list(names.values()), colours)
 
 
-def _drawing(entry: Entry) -> Draw | str:
+def _drawing(entry: JsonEntry) -> Draw | str:
     """Return the function that draws a segmentation; the kind of an object without area."""
     shape = entry.value.get("segmentation")
     if not shape:
@@ -69,11 +76,11 @@ def _drawing(entry: Entry) -> Draw | str:
     return outline([parts] if is_flat else parts)
 
 
-def read_panoptic(tree: Entry, root: Path) -> Annotations:
+def read_panoptic(tree: JsonEntry, root: Path) -> Annotations:
     """Read annotations; raises `UserError` for a missing or wrong key."""
     names, colours = _categories(tree)
     images = _by_id(tree, "images")
-    pictures = []
+    per_image = []
     for entry in tree.entries("annotations"):
         image = _look_up(entry, "image_id", images)
         segments = {
@@ -83,11 +90,13 @@ def read_panoptic(tree: Entry, root: Path) -> Annotations:
         png = _png(tree.path, entry)
         read = partial(_read_segments, png, segments)
         size = image.size("width", "height")
-        pictures.append(Picture(png, (image.get("file_name", str),), size, dense=read))
-    return Annotations("COCO panoptic", pictures, list(names.values()), colours)
+        per_image.append(
+            ImageAnnotation(png, (image.get("file_name", str),), size, read_label_image=read)
+        )
+    return Annotations("COCO panoptic", per_image, list(names.values()), colours)
 
 
-def _png(path: Path, entry: Entry) -> Path:
+def _png(path: Path, entry: JsonEntry) -> Path:
     """Return the PNG of segments, in the folder with the JSON file's name or next to this file."""
     name = entry.get("file_name", str)
     folders = (path.with_suffix(""), path.parent, path.parent / path.stem.replace("_instances", ""))
@@ -97,7 +106,7 @@ def _png(path: Path, entry: Entry) -> Path:
     raise entry.error(f"no such file {folders[0] / name}", "file_name")
 
 
-def _read_segments(png: Path, names: dict[int, str]) -> Dense:
+def _read_segments(png: Path, names: dict[int, str]) -> LabelImage:
     """Read segment ids from colours: R + 256 G + 65536 B."""
     picture = load_picture(png)
     if picture.mode not in ("RGB", "RGBA"):
@@ -106,10 +115,10 @@ def _read_segments(png: Path, names: dict[int, str]) -> Dense:
     lacking = names.keys() - set(np.unique(values).tolist())
     if len(lacking) == len(names) > 0:
         raise UserError(f"{png}: holds none of its segments' ids; expected {min(lacking)}")
-    return Dense(values, names)
+    return LabelImage(values, names)
 
 
-def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
+def _categories(tree: JsonEntry) -> tuple[dict[int | str, str], dict[str, Colour]]:
     """Return names by id, in the order of the ids, and their colours."""
     entries = _by_id(tree, "categories")
     ids = sorted(entries, key=lambda key: (isinstance(key, str), key))
@@ -123,9 +132,9 @@ def _categories(tree: Entry) -> tuple[dict[int | str, str], dict[str, Colour]]:
     return names, colours
 
 
-def _by_id(tree: Entry, key: str) -> dict[int | str, Entry]:
+def _by_id(tree: JsonEntry, key: str) -> dict[int | str, JsonEntry]:
     """Return the entries of a list by their ids; raises `UserError` for two that differ."""
-    found: dict[int | str, Entry] = {}
+    found: dict[int | str, JsonEntry] = {}
     for entry in tree.entries(key):
         first = found.setdefault(entry.get("id", Id), entry)
         if first.value != entry.value:
@@ -133,7 +142,7 @@ def _by_id(tree: Entry, key: str) -> dict[int | str, Entry]:
     return found
 
 
-def _look_up(entry: Entry, key: str, by_id: Mapping[int | str, T]) -> T:
+def _look_up(entry: JsonEntry, key: str, by_id: Mapping[int | str, T]) -> T:
     """Return what an id belongs to; raises `UserError` for another id."""
     found = entry.get(key, Id)
     if found not in by_id:

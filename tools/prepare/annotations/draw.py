@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataset.image_files import size_mismatch
-from tools.prepare.annotations.model import Annotations, Dense, Picture, Region, Size
+from dataset.image_files import size_mismatch_error
 from tools.prepare.annotations.shapes import area, decoded
+from tools.prepare.annotations.types import Annotations, ImageAnnotation, LabelImage, Region, Size
 from tools.prepare.own.classes import MAX_CLASSES, NEAREST
 from util.colours import BACKGROUND_COLOUR, IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
@@ -51,7 +51,7 @@ class MaskToDraw(NamedTuple):
 
     key: str
     image: Path
-    picture: Picture
+    annotation: ImageAnnotation
     size: Size
 
 
@@ -73,12 +73,16 @@ def sum_up(parts: Iterable[Totals]) -> Totals:
     return Totals(*(sum(column[1:], column[0]) for column in zip(*parts, strict=True)))
 
 
-def labels_of(picture: Picture) -> set[str]:
+def labels_of(annotation: ImageAnnotation) -> set[str]:
     """Return the classes in an annotation; raises `UserError` for an unreadable label image."""
-    if not picture.dense:
-        return {region.label for region in picture.regions}
-    dense = picture.dense()
-    return {name for v in np.unique(dense.values) if (name := dense.names.get(int(v))) is not None}
+    if not annotation.read_label_image:
+        return {region.label for region in annotation.regions}
+    label_image = annotation.read_label_image()
+    return {
+        name
+        for v in np.unique(label_image.values)
+        if (name := label_image.names.get(int(v))) is not None
+    }
 
 
 def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated: str) -> ClassTable:
@@ -87,13 +91,13 @@ def class_table(annotations: Annotations, used: Iterable[set[str]], unannotated:
 
     Raises `UserError` for more than 254 classes.
     """
-    file, found = annotations.pictures[0].file, set().union(*used)
+    file, found = annotations.per_image[0].file, set().union(*used)
     if "" in {name.strip() for name in found}:
         raise UserError(f"{file}: an object without a class name")
     order = [*annotations.classes, *sorted(found - set(annotations.classes))]
     names = [name for name in order if name in found and name.lower() not in IGNORES]
     own = next((name for name in names if name.lower() in NO_OBJECT), None)
-    drawn = any(picture.regions for picture in annotations.pictures)
+    drawn = any(annotation.regions for annotation in annotations.per_image)
     with_rest = drawn and unannotated == BACKGROUND
     if own or with_rest:
         names = [own or BACKGROUND, *(name for name in names if name != own)]
@@ -117,15 +121,15 @@ def draw(task: MaskToDraw, table: ClassTable) -> tuple[np.ndarray, Totals]:
     Returns the mask `[H, W]`, uint8, 255 = ignore, and its counts. Raises `UserError` for a region
     that cannot be drawn and a label image of another size.
     """
-    picture, (width, height) = task.picture, task.size
+    annotation, (width, height) = task.annotation, task.size
     mask = np.full((height, width), UNCOVERED, np.uint8)
-    if picture.dense:
-        mask = _look_up(picture.dense(), table.indices)
+    if annotation.read_label_image:
+        mask = _look_up(annotation.read_label_image(), table.indices)
         if mask.shape != (height, width):
-            raise size_mismatch(task.image, picture.file, task.size, mask.shape[::-1])
+            raise size_mismatch_error(task.image, annotation.file, task.size, mask.shape[::-1])
     overlapping = np.zeros(mask.shape, bool)
-    regions = picture.regions
-    shapes = [_run_lengths(picture, region, height, width) for region in regions]
+    regions = annotation.regions
+    shapes = [_run_lengths(annotation, region, height, width) for region in regions]
     areas = np.array([area(shape) for shape in shapes], int)
     for i in np.argsort(-areas, kind="stable"):
         covered, label = decoded(shapes[i]), table.indices[regions[i].label]
@@ -142,17 +146,19 @@ def draw(task: MaskToDraw, table: ClassTable) -> tuple[np.ndarray, Totals]:
     )
 
 
-def _run_lengths(picture: Picture, region: Region, height: int, width: int) -> dict[str, Any]:
+def _run_lengths(
+    annotation: ImageAnnotation, region: Region, height: int, width: int
+) -> dict[str, Any]:
     try:
         return region.draw(height, width)
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(f"{picture.file}: {region.where}: {error}") from None
+        raise UserError(f"{annotation.file}: {region.where}: {error}") from None
 
 
-def _look_up(dense: Dense, index: dict[str, int]) -> np.ndarray:
-    values, places = np.unique(dense.values, return_inverse=True)
-    names = [dense.names.get(int(value)) for value in values]
+def _look_up(label_image: LabelImage, index: dict[str, int]) -> np.ndarray:
+    values, places = np.unique(label_image.values, return_inverse=True)
+    names = [label_image.names.get(int(value)) for value in values]
     table = np.array([IGNORE if name is None else index[name] for name in names], np.uint8)
-    return table[places.reshape(dense.values.shape)]
+    return table[places.reshape(label_image.values.shape)]

@@ -7,12 +7,12 @@ from pathlib import Path
 from dataset.folders import walk
 from tools.prepare.annotations import coco, label_images, label_studio, labelme, matlab, via, yolo
 from tools.prepare.annotations.label_studio_pngs import read_pngs
-from tools.prepare.annotations.model import Annotations, merged
-from tools.prepare.annotations.parsing import Entry, read_json
-from tools.prepare.faults import raise_faults
+from tools.prepare.annotations.parsing import JsonEntry, read_json
+from tools.prepare.annotations.types import Annotations, merged
+from tools.prepare.faults import raise_all_faults
 from util.errors import UserError, join_first
 
-JSON: tuple[tuple[Callable[[object], bool], Callable[[Entry, Path], Annotations]], ...] = (
+JSON: tuple[tuple[Callable[[object], bool], Callable[[JsonEntry, Path], Annotations]], ...] = (
     (coco.is_panoptic, coco.read_panoptic),
     (coco.is_instances, coco.read_instances),
     (labelme.is_labelme, labelme.read_labelme),
@@ -69,7 +69,7 @@ def _read_json(files: list[Path], root: Path, unknown: list[str]) -> Annotations
                 unknown.append(f"{file.name} has {join_first(keys, 5)}")
         except UserError as error:
             faults.append(error)
-    raise_faults(faults)
+    raise_all_faults(faults)
     formats = {part.format: file for file, part in parts.items()}
     if len(formats) > 1:
         (one, file), (other, second), *_ = formats.items()

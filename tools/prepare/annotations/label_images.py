@@ -8,8 +8,13 @@ import numpy as np
 from dataset.file_content import load_picture, read_content
 from dataset.image_files import open_image
 from dataset.mask_files import code_of, colour_codes, key_of, palette_codes, value_codes
-from tools.prepare.annotations.model import Annotations, Dense, label_pictures, numbered_classes
 from tools.prepare.annotations.parsing import names_in, read_text
+from tools.prepare.annotations.types import (
+    Annotations,
+    LabelImage,
+    label_image_annotations,
+    numbered_classes,
+)
 from util.colours import IGNORE_COLOUR, Colour
 from util.config.types import IGNORE
 from util.errors import UserError
@@ -47,13 +52,15 @@ def read_masks(files: list[Path], folder: Path, root: Path) -> Annotations:
         names = names_in(file)
     if not names and _has_voc_palette(files):
         title, names = "palette masks, with Pascal VOC's palette and class names", VOC
-    pictures = label_pictures(files, folder, partial(_read_mask, names=names, colours=colours))
+    per_image = label_image_annotations(
+        files, folder, partial(_read_mask, names=names, colours=colours)
+    )
     if not colours and names:
         colours = {name: voc_colour(index) for index, name in enumerate(names)}
-    return Annotations(title, pictures, names, colours)
+    return Annotations(title, per_image, names, colours)
 
 
-def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dense:
+def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> LabelImage:
     mask = read_content(file)
     if colours and (mask.mode == "P" or mask.mode.startswith("RGB")):
         values = colour_codes(mask, file).astype(np.int64)
@@ -69,7 +76,7 @@ def _read_mask(file: Path, names: list[str], colours: dict[str, Colour]) -> Dens
     if lacking := sorted(set(np.unique(values).tolist()) - known.keys()):
         key = key_of(lacking[0], unit == "colour")
         raise UserError(f"{file}: {unit} {key} is not in {where}. Fix: add it there")
-    return Dense(values, known)
+    return LabelImage(values, known)
 
 
 def _label_map(path: Path) -> dict[str, Colour]:

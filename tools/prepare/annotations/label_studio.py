@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import FiniteFloat
 
 from dataset.image_files import IMAGE_SUFFIXES
-from tools.prepare.annotations.model import Annotations, Draw, Picture, Region, Size, region
-from tools.prepare.annotations.parsing import Entry, Point, Side
+from tools.prepare.annotations.parsing import JsonEntry, Point, Side
 from tools.prepare.annotations.shapes import bitmap, corners, ellipse, opaque, outline, picture_in
+from tools.prepare.annotations.types import Annotations, Draw, ImageAnnotation, Region, Size, region
 from util.numbers import ceil_div
 
 LABELS = (
@@ -32,7 +32,7 @@ def is_label_studio(tree: object) -> bool:
     )
 
 
-def read_label_studio(tree: Entry, root: Path) -> Annotations:
+def read_label_studio(tree: JsonEntry, root: Path) -> Annotations:
     """Read tasks; of several annotations of one, the ground truth, or else the latest.
 
     Raises `UserError` for a missing or wrong key.
@@ -45,9 +45,9 @@ def read_label_studio(tree: Entry, root: Path) -> Annotations:
             key, when = (str(task["id"]), str(task.get("image"))), str(task.get("updated_at") or "")
         latest[key] = max(latest.get(key, ("", -1)), (when, number))
     unread = Counter({FURTHER: len(tasks) - len(latest)})
-    entries = (Entry(tasks[number], tree.path, f"[{number}]") for _, number in latest.values())
-    pictures = [_read_task(task, unread) for task in entries]
-    return Annotations("Label Studio", pictures, unread=unread)
+    entries = (JsonEntry(tasks[number], tree.path, f"[{number}]") for _, number in latest.values())
+    per_image = [_read_task(task, unread) for task in entries]
+    return Annotations("Label Studio", per_image, unread=unread)
 
 
 def _is_min(task: Any) -> bool:
@@ -59,10 +59,10 @@ def _is_min(task: Any) -> bool:
     )
 
 
-def _read_task(task: Entry, unread: Counter[str]) -> Picture:
+def _read_task(task: JsonEntry, unread: Counter[str]) -> ImageAnnotation:
     results = _min_results(task) if _is_min(task.value) else _results(task, unread)
     if results is None:
-        return Picture(task.path, _names(task), just_listed=True)
+        return ImageAnnotation(task.path, _names(task), may_be_unannotated=True)
     shown = {str(name) for one in results if _has_area(one) and (name := one.value.get("to_name"))}
     if len(shown) > 1:
         raise task.error(
@@ -72,10 +72,10 @@ def _read_task(task: Entry, unread: Counter[str]) -> Picture:
     if len(sizes) > 1:
         raise task.error(f"regions of images of several sizes, {sorted(sizes)}")
     size = sizes.pop() if sizes else None
-    return Picture(task.path, _names(task), size, [_object(one) for one in results])
+    return ImageAnnotation(task.path, _names(task), size, [_object(one) for one in results])
 
 
-def _results(task: Entry, unread: Counter[str]) -> list[Entry] | None:
+def _results(task: JsonEntry, unread: Counter[str]) -> list[JsonEntry] | None:
     """Return the results of the annotation to read; None where a task has no annotation."""
     key = "annotations"
     if task.get(key, list, default=None) is None and "completions" in task.value:
@@ -91,29 +91,29 @@ def _results(task: Entry, unread: Counter[str]) -> list[Entry] | None:
 
     best = made[max(range(len(made)), key=rank)]
     return [
-        Entry(one.value | one.entry("value").value, one.path, one.place("value"))  # as JSON-MIN
+        JsonEntry(one.value | one.entry("value").value, one.path, one.place("value"))  # as JSON-MIN
         for one in best.entries("result")
     ]
 
 
-def _min_results(task: Entry) -> list[Entry]:
+def _min_results(task: JsonEntry) -> list[JsonEntry]:
     lists = [key for key, value in task.value.items() if isinstance(value, list)]
     return [one for key in lists for one in task.entries(key) if isinstance(one.value, dict)]
 
 
-def _has_area(result: Entry) -> bool:
+def _has_area(result: JsonEntry) -> bool:
     keys = {key for key, value in result.value.items() if value is not None}
     is_box = {"x", "y", "width", "height"} <= keys and "keypointlabels" not in keys
     return is_box or bool({"rle", "imageDataURL", "radiusX", "points"} & keys)
 
 
-def _size(result: Entry) -> Size:
+def _size(result: JsonEntry) -> Size:
     if result.value.get("image_rotation"):
         raise result.error("the image was turned; expected 0", "image_rotation")
     return result.get("original_width", Side), result.get("original_height", Side)
 
 
-def _object(result: Entry) -> Region | str:
+def _object(result: JsonEntry) -> Region | str:
     """Return a region; its kind without a class or an area."""
     if not _has_area(result):
         return f"regions of type {result.value.get('type', 'point or choice')}"
@@ -125,7 +125,7 @@ def _object(result: Entry) -> Region | str:
     return region(str(labels[0]), result.where, _drawing(result))
 
 
-def _drawing(result: Entry) -> Draw | str:
+def _drawing(result: JsonEntry) -> Draw | str:
     """Return the function that draws a region with an area; lengths are percentages."""
 
     def lengths(*keys: str) -> list[float]:
@@ -193,7 +193,7 @@ def unpack(rle: list[int], count: int) -> np.ndarray:
     return np.frombuffer(b"".join(parts), np.uint8)
 
 
-def _names(task: Entry) -> tuple[str, ...]:
+def _names(task: JsonEntry) -> tuple[str, ...]:
     """Return possible names of a task's image: its address without the server's prefixes."""
     data = task.value.get("data", task.value)
     texts = {k: v for k, v in data.items() if isinstance(v, str)} if isinstance(data, dict) else {}

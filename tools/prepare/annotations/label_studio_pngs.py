@@ -11,8 +11,8 @@ from pathlib import Path
 from dataset.file_content import load_picture
 from dataset.image_files import image_size
 from tools.prepare.annotations.label_studio import FURTHER
-from tools.prepare.annotations.model import Annotations, Picture, Region
 from tools.prepare.annotations.shapes import bitmap, opaque
+from tools.prepare.annotations.types import Annotations, ImageAnnotation, Region
 from util.errors import UserError
 
 PNG_NAME = re.compile(r"task-(\d+)-annotation-(\d+)-by-([^-]*)-(.+)-\d+\.png")
@@ -38,14 +38,14 @@ def read_pngs(files: list[Path], images: list[Path]) -> Annotations | None:
             f"{files[0]}: the name has a task, not its image; expected images named such as "
             f"task-{min(tasks)}.jpg, or export JSON, which names them"
         )
-    pictures = []
+    per_image = []
     for task, made in tasks.items():
         latest = made[max(made)]
         regions = [Region(label, file.name, partial(_png, file)) for file, label in latest]
         size = image_size(latest[0][0])
-        pictures.append(Picture(files[0].parent, (f"task-{task}", task), size, regions))
+        per_image.append(ImageAnnotation(files[0].parent, (f"task-{task}", task), size, regions))
     unread = Counter({FURTHER: sum(len(made) - 1 for made in tasks.values())})
-    return Annotations("Label Studio, one PNG per class", pictures, unread=unread)
+    return Annotations("Label Studio, one PNG per class", per_image, unread=unread)
 
 
 def _common_tag(names: list[str]) -> str:

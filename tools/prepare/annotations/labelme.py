@@ -7,9 +7,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from tools.prepare.annotations.model import Annotations, Draw, Picture, region
-from tools.prepare.annotations.parsing import Entry, Point
+from tools.prepare.annotations.parsing import JsonEntry, Point
 from tools.prepare.annotations.shapes import bitmap, ellipse, outline, picture_in
+from tools.prepare.annotations.types import Annotations, Draw, ImageAnnotation, region
 
 POINTS = {
     "polygon": (),
@@ -26,7 +26,7 @@ def is_labelme(tree: object) -> bool:
     return isinstance(tree, dict) and {"shapes", "imagePath"} <= tree.keys()
 
 
-def read_labelme(tree: Entry, root: Path) -> Annotations:
+def read_labelme(tree: JsonEntry, root: Path) -> Annotations:
     """Read the annotation of the image that `imagePath` names, or of the file's own name.
 
     Raises `UserError` for a missing or wrong key.
@@ -42,11 +42,11 @@ def read_labelme(tree: Entry, root: Path) -> Annotations:
     ]
     size = tree.size("imageWidth", "imageHeight")
     return Annotations(
-        "LabelMe", [Picture(tree.path, tuple(names), size, objects, names_agree=True)]
+        "LabelMe", [ImageAnnotation(tree.path, tuple(names), size, objects, names_agree=True)]
     )
 
 
-def _drawing(shape: Entry) -> Draw | str:
+def _drawing(shape: JsonEntry) -> Draw | str:
     """Return the function that draws a shape; the kind of a shape without area."""
     kind = shape.get("shape_type", str, default="polygon")
     if kind not in POINTS:

@@ -9,8 +9,8 @@ from itertools import chain
 from pathlib import Path
 
 from dataset.image_files import IMAGE_SUFFIXES
-from tools.prepare.annotations.model import Picture
-from tools.prepare.faults import raise_faults
+from tools.prepare.annotations.types import ImageAnnotation
+from tools.prepare.faults import raise_all_faults
 from util.errors import UserError
 from util.paths import nfc
 
@@ -69,23 +69,26 @@ class ImageFolder:
         """Return the keys of the images that Label Studio may have stored under a name."""
         return self.by_stored_name.get(_stored_stem(nfc(name)), [])
 
-    def image_of(self, picture: Picture) -> str | None:
+    def image_of(self, annotation: ImageAnnotation) -> str | None:
         """Return the key of an annotation's image; None without one.
 
         Raises `UserError` for a name that may be several images, and for names that disagree.
         """
-        prefixed = [name for name in picture.names if self.prefixes[_prefix(name)] == 1]
+        prefixed = [name for name in annotation.names if self.prefixes[_prefix(name)] == 1]
         shorter = [_last(name)[len(prefix) :] for name in prefixed if (prefix := _prefix(name))]
-        finds = chain(map(self.find, (*picture.names, *shorter)), map(self.find_uploaded, shorter))
+        finds = chain(
+            map(self.find, (*annotation.names, *shorter)), map(self.find_uploaded, shorter)
+        )
         keys = next(filter(None, finds), [])
         if len(keys) > 1:
             raise UserError(
-                f"{picture.file}: '{picture.names[0]}' may be {self._two(keys)}; expected one image"
+                f"{annotation.file}: '{annotation.names[0]}' may be {self._two(keys)}; "
+                "expected one image"
             )
-        meant = {key for name in picture.names for key in self.find(name)}
-        if picture.names_agree and len(meant) > 1:
+        meant = {key for name in annotation.names for key in self.find(name)}
+        if annotation.names_agree and len(meant) > 1:
             raise UserError(
-                f"{picture.file}: the image named in it and the file's own name mean "
+                f"{annotation.file}: the image named in it and the file's own name mean "
                 f"{self._two(meant)}; expected one image. Fix: correct imagePath"
             )
         return keys[0] if keys else None
@@ -100,9 +103,9 @@ class ImageFolder:
             yield image, len(os.path.commonprefix([parts[::-1], (*self.above, *image)[::-1]]))
 
 
-def match_pictures(
-    pictures: Sequence[Picture], folder: Path, images: Mapping[str, Path]
-) -> tuple[dict[str, Picture], list[str]]:
+def match_annotations(
+    annotations: Sequence[ImageAnnotation], folder: Path, images: Mapping[str, Path]
+) -> tuple[dict[str, ImageAnnotation], list[str]]:
     """Find the annotation of each image; returns it by the image's key in `images`, and the names
     in annotations without an image.
 
@@ -110,28 +113,30 @@ def match_pictures(
     not count. Raises `UserError`, once all faults are printed, as `ImageFolder.image_of` does, and
     for two annotations of one image.
     """
-    known = ImageFolder(folder, images, {name for picture in pictures for name in picture.names})
-    found: dict[str, Picture] = {}
+    known = ImageFolder(
+        folder, images, {name for annotation in annotations for name in annotation.names}
+    )
+    found: dict[str, ImageAnnotation] = {}
     lost: list[str] = []
     faults: list[UserError] = []
-    for picture in pictures:
+    for annotation in annotations:
         try:
-            key = known.image_of(picture)
+            key = known.image_of(annotation)
         except UserError as error:
             faults.append(error)
             continue
         if key is None:
-            lost.append(picture.names[0])
+            lost.append(annotation.names[0])
         elif not (key in found and found[key].is_annotated):
-            found[key] = picture
-        elif picture.is_annotated:
+            found[key] = annotation
+        elif annotation.is_annotated:
             faults.append(
                 UserError(
-                    f"{picture.file}: {images[key]} is annotated in {found[key].file} too, or "
+                    f"{annotation.file}: {images[key]} is annotated in {found[key].file} too, or "
                     "twice; expected one annotation of an image"
                 )
             )
-    raise_faults(faults)
+    raise_all_faults(faults)
     return found, lost
 
 

@@ -7,7 +7,12 @@ import numpy as np
 from scipy.io import loadmat
 
 from dataset.image_files import MAX_MEGAPIXELS
-from tools.prepare.annotations.model import Annotations, Dense, label_pictures, numbered_classes
+from tools.prepare.annotations.types import (
+    Annotations,
+    LabelImage,
+    label_image_annotations,
+    numbered_classes,
+)
 from tools.prepare.hdf5 import array_fault
 from util.errors import UserError, reason
 from util.optional import import_optional
@@ -23,10 +28,10 @@ LARGEST = 8 * MAX_MEGAPIXELS * 10**6
 def read_matlab(files: list[Path], root: Path) -> Annotations:
     """Read a `.mat` file per image (up to MATLAB 7.3) with an array of labels `[H, W]`; value v is
     the class `class_v`, 255 is ignored."""
-    return Annotations("MATLAB arrays", label_pictures(files, root, _read_array))
+    return Annotations("MATLAB arrays", label_image_annotations(files, root, _read_array))
 
 
-def _read_array(file: Path) -> Dense:
+def _read_array(file: Path) -> LabelImage:
     try:
         found = _hdf5_arrays(file) if _is_hdf5(file) else _own_arrays(loadmat(file))
     except UserError:
@@ -39,7 +44,7 @@ def _read_array(file: Path) -> Dense:
         raise UserError(f"{file}: found {len(found)} arrays of whole numbers ({', '.join(found)}); "
                         "expected one, [H, W]")  # fmt: skip
     values = found[(likely if len(likely) == 1 else list(found))[0]].astype(np.int64)
-    return Dense(values, numbered_classes(values))
+    return LabelImage(values, numbered_classes(values))
 
 
 def _is_hdf5(file: Path) -> bool:

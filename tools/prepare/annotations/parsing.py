@@ -19,7 +19,7 @@ Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
 _adapter = cache(TypeAdapter)
 
 
-class Entry:
+class JsonEntry:
     """A value in a JSON file, and where it is."""
 
     def __init__(self, value: Any, path: Path, where: str = ""):
@@ -57,17 +57,17 @@ class Entry:
             return None
         return self.get(width, Side), self.get(height, Side)
 
-    def entries(self, key: str) -> Iterator["Entry"]:
+    def entries(self, key: str) -> Iterator["JsonEntry"]:
         """Yield the entries of a list, or the values of an object."""
         found = self._object().get(key)
         if not isinstance(found, list | dict):
             raise self.error(f"found {reprlib.repr(found)}; expected a list", key)
         for part, value in found.items() if isinstance(found, dict) else enumerate(found):
-            yield Entry(value, self.path, f"{self.place(key)}[{part}]")
+            yield JsonEntry(value, self.path, f"{self.place(key)}[{part}]")
 
-    def entry(self, key: str) -> "Entry":
+    def entry(self, key: str) -> "JsonEntry":
         """Return an object by its key; an empty one where it is missing."""
-        return Entry(self.get(key, dict, default={}), self.path, self.place(key))
+        return JsonEntry(self.get(key, dict, default={}), self.path, self.place(key))
 
     def _object(self) -> dict[str, Any]:
         if not isinstance(self.value, dict):
@@ -75,11 +75,11 @@ class Entry:
         return self.value
 
 
-def read_json(path: Path) -> Entry:
+def read_json(path: Path) -> JsonEntry:
     """Read a JSON file; raises `UserError` for any other."""
     text = read_text(path)
     try:
-        return Entry(json.loads(text), path)
+        return JsonEntry(json.loads(text), path)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({reason(error)}). Fix: export it again") from None
 

@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as rle
 
 from dataset.image_files import open_image
-from tools.prepare.annotations.model import Draw
+from tools.prepare.annotations.types import Draw
 
 Rle = dict[str, Any]
 MIN_COORDINATES = 6

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import FiniteFloat
 
-from tools.prepare.annotations.model import Annotations, Draw, Picture, Region, region
-from tools.prepare.annotations.parsing import Entry
+from tools.prepare.annotations.parsing import JsonEntry
 from tools.prepare.annotations.shapes import NARROW_MARGIN, corners, ellipse, outline
+from tools.prepare.annotations.types import Annotations, Draw, ImageAnnotation, Region, region
 
 PROJECT = "_via_img_metadata"
 """Key of the images in a project; exported annotations are the images alone."""
@@ -27,7 +27,7 @@ def is_via(tree: object) -> bool:
     )  # fmt: skip
 
 
-def read_via(tree: Entry, root: Path) -> Annotations:
+def read_via(tree: JsonEntry, root: Path) -> Annotations:
     """Read a project.
 
     Raises `UserError` for a missing or wrong key, and if several attributes could be the class.
@@ -35,22 +35,22 @@ def read_via(tree: Entry, root: Path) -> Annotations:
     if PROJECT in tree.value:
         images = list(tree.entries(PROJECT))
     else:
-        images = [Entry(value, tree.path, f"[{name}]") for name, value in tree.value.items()]
+        images = [JsonEntry(value, tree.path, f"[{name}]") for name, value in tree.value.items()]
     regions = {image: list(image.entries("regions")) for image in images}
     attribute = _attribute(tree, [one for found in regions.values() for one in found])
-    pictures = [
-        Picture(
+    per_image = [
+        ImageAnnotation(
             tree.path,
             (image.get("filename", str).replace("\\", "/"),),
             objects=[_object(one, attribute) for one in found],
-            just_listed=True,
+            may_be_unannotated=True,
         )
         for image, found in regions.items()
     ]
-    return Annotations("VIA", pictures, _options(tree, attribute))
+    return Annotations("VIA", per_image, _options(tree, attribute))
 
 
-def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
+def _attribute(tree: JsonEntry, regions: list[JsonEntry]) -> str | None:
     """Return the attribute of regions with the class; None where they have none."""
     found = sorted({name for one in regions for name in one.entry("region_attributes").value})
     likely = [name for key in CLASS_KEYS for name in found if name.lower() == key]
@@ -63,7 +63,7 @@ def _attribute(tree: Entry, regions: list[Entry]) -> str | None:
     return (likely or found or [None])[0]
 
 
-def _options(tree: Entry, attribute: str | None) -> list[str]:
+def _options(tree: JsonEntry, attribute: str | None) -> list[str]:
     """Return the classes in the order in which the project lists them."""
     found = tree.value
     for key in ("_via_attributes", "region", attribute, "options"):
@@ -71,7 +71,7 @@ def _options(tree: Entry, attribute: str | None) -> list[str]:
     return list(found) if isinstance(found, dict) else []
 
 
-def _object(one: Entry, attribute: str | None) -> Region | str:
+def _object(one: JsonEntry, attribute: str | None) -> Region | str:
     shape = one.entry("shape_attributes")
     draw = _drawing(shape)
     label = ONLY if attribute is None else _label(one.entry("region_attributes"), attribute)
@@ -80,7 +80,7 @@ def _object(one: Entry, attribute: str | None) -> Region | str:
     return region(label, shape.where, draw)
 
 
-def _label(attributes: Entry, key: str) -> str:
+def _label(attributes: JsonEntry, key: str) -> str:
     """Return the class of a region: a text, or the only checked box of several; '' for none."""
     found = attributes.value.get(key, "")
     if isinstance(found, dict):
@@ -91,7 +91,7 @@ def _label(attributes: Entry, key: str) -> str:
     return str(found).strip()
 
 
-def _drawing(shape: Entry) -> Draw | str:
+def _drawing(shape: JsonEntry) -> Draw | str:
     """Return the function that draws a region; the kind of a region without area."""
 
     def numbers(*keys: str) -> list[float]:

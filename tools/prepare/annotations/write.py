@@ -24,9 +24,9 @@ from tools.prepare.annotations.draw import (
     sum_up,
 )
 from tools.prepare.annotations.find import read_annotations
-from tools.prepare.annotations.match import match_pictures
-from tools.prepare.annotations.model import Annotations, Picture, Size
-from tools.prepare.faults import raise_faults, results_or_raise
+from tools.prepare.annotations.match import match_annotations
+from tools.prepare.annotations.types import Annotations, ImageAnnotation, Size
+from tools.prepare.faults import raise_all_faults, require_results
 from tools.prepare.own.classes import IGNORED, ClassOptions
 from tools.prepare.own.match import absolute
 from util.config.types import IGNORE
@@ -74,7 +74,7 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     folder = _new_folder(args.masks, root)
     images = files_by_stem(root, pattern=args.image_pattern)
     annotations = read_annotations(absolute(args.annotations), list(images.values()))
-    found, lost = match_pictures(annotations.pictures, root, images)
+    found, lost = match_annotations(annotations.per_image, root, images)
     if not found:
         raise UserError(
             f"--annotations {args.annotations}: none is of an image in {args.images}; "
@@ -85,8 +85,8 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     tasks = _tasks({key: p for key, p in found.items() if key not in without_objects}, images)
     if not tasks:
         raise UserError(f"--annotations {args.annotations}: {annotations.format} without objects")
-    used = results_or_raise(try_in_threads(
-        labels_of, [task.picture for task in tasks], [task.image for task in tasks], "labels"
+    used = require_results(try_in_threads(
+        labels_of, [task.annotation for task in tasks], [task.image for task in tasks], "labels"
     ))  # fmt: skip
     table = class_table(annotations, used, args.unannotated)
     totals = _draw_all(tasks, table, folder)
@@ -105,9 +105,9 @@ def _write_masks(args: argparse.Namespace) -> tuple[Path, ClassOptions]:
     return folder, ClassOptions(table.names, labels | {str(IGNORE): IGNORED})
 
 
-def _unlabelled(found: Mapping[str, Picture], args: argparse.Namespace) -> list[str]:
+def _unlabelled(found: Mapping[str, ImageAnnotation], args: argparse.Namespace) -> list[str]:
     """Return the keys of images without objects that count as unlabelled."""
-    empty = [key for key, p in found.items() if not (p.regions or p.dense)]
+    empty = [key for key, p in found.items() if not (p.regions or p.read_label_image)]
     if args.unannotated == "ignore":
         return empty  # their masks would be ignored everywhere
     if args.empty:
@@ -115,7 +115,7 @@ def _unlabelled(found: Mapping[str, Picture], args: argparse.Namespace) -> list[
     return [key for key in empty if not found[key].is_annotated]
 
 
-def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[MaskToDraw]:
+def _tasks(found: Mapping[str, ImageAnnotation], images: Mapping[str, Path]) -> list[MaskToDraw]:
     """Return the masks to draw; images that cannot be opened are reported later, by `init`.
 
     Raises `UserError`, once all faults are printed, for annotations of another size than images.
@@ -123,20 +123,20 @@ def _tasks(found: Mapping[str, Picture], images: Mapping[str, Path]) -> list[Mas
     tasks: list[MaskToDraw] = []
     faults: list[UserError] = []
     for key, image in images.items():
-        if (picture := found.get(key)) is None:
+        if (annotation := found.get(key)) is None:
             continue
         try:
             size = image_size(image)
         except UserError:
             continue
-        if picture.size and picture.size != size:
-            faults.append(_size_fault(picture, picture.size, image, size))
-        tasks.append(MaskToDraw(key, image, picture, size))
-    raise_faults(faults)
+        if annotation.size and annotation.size != size:
+            faults.append(_size_fault(annotation, annotation.size, image, size))
+        tasks.append(MaskToDraw(key, image, annotation, size))
+    raise_all_faults(faults)
     return tasks
 
 
-def _size_fault(picture: Picture, annotated: Size, image: Path, size: Size) -> UserError:
+def _size_fault(annotation: ImageAnnotation, annotated: Size, image: Path, size: Size) -> UserError:
     hint = ". Fix: annotate the image as it is, or resize it"
     if is_in_stored_orientation(image, size, annotated):
         hint = (
@@ -144,8 +144,8 @@ def _size_fault(picture: Picture, annotated: Size, image: Path, size: Size) -> U
             "annotation"
         )
     return UserError(
-        f"{picture.file}: '{picture.names[0]}' has {annotated[0]}x{annotated[1]} pixels, {image} "
-        f"has {size[0]}x{size[1]}{hint}"
+        f"{annotation.file}: '{annotation.names[0]}' has {annotated[0]}x{annotated[1]} pixels, "
+        f"{image} has {size[0]}x{size[1]}{hint}"
     )
 
 
@@ -155,7 +155,7 @@ def _draw_all(tasks: list[MaskToDraw], table: ClassTable, folder: Path) -> Total
     try:
         partial_folder.mkdir(parents=True)
         one = partial(_draw_one, table=table, folder=partial_folder)
-        results = results_or_raise(try_in_threads(one, tasks, [t.image for t in tasks], "masks"))
+        results = require_results(try_in_threads(one, tasks, [t.image for t in tasks], "masks"))
         partial_folder.rename(folder)
     except OSError as error:
         raise UserError(

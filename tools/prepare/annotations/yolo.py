@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from tools.prepare.annotations.model import Annotations, Picture, Region
 from tools.prepare.annotations.parsing import names_in, read_text
 from tools.prepare.annotations.shapes import scaled
+from tools.prepare.annotations.types import Annotations, ImageAnnotation, Region
 from util.errors import UserError, reason
 
 NAMES = ("data.yaml", "dataset.yaml", "data.yml", "classes.txt", "obj.names", "labels.txt")
@@ -33,14 +33,14 @@ def label_files(files: list[Path], root: Path) -> list[Path]:
 def read_yolo(files: list[Path], root: Path, names_file: Path | None) -> Annotations:
     """Read label files; raises `UserError` for a wrong line, and if no file names the classes."""
     names = class_names(names_file or find_names(root))
-    pictures = []
+    per_image = []
     for file in files:
         inside = PurePosixPath(file.relative_to(root).with_suffix("").as_posix())
         name = "/".join("images" if part == "labels" else part for part in inside.parts)
-        pictures.append(Picture(file, (name,), objects=_objects(file, names)))
-    if any(p.skipped for p in pictures) and not any(p.regions for p in pictures):
+        per_image.append(ImageAnnotation(file, (name,), objects=_objects(file, names)))
+    if any(p.skipped for p in per_image) and not any(p.regions for p in per_image):
         raise UserError(f"{files[0]}: boxes only; expected polygons, class x1 y1 x2 y2 x3 y3 ...")
-    return Annotations("YOLO segmentation", pictures, names)
+    return Annotations("YOLO segmentation", per_image, names)
 
 
 def find_names(root: Path) -> Path:

@@ -63,7 +63,7 @@ def plan(found: dict[Download, Archive]) -> Plan:
     }
     lists, faults = _lists(slices["train"], slices["valtest"])
     faults = [f"{found[HDF5].path}: {fault}, so it is not written" for fault in faults]
-    return Plan(sets, lists=lists, faults=faults)
+    return Plan(sets, split_files=lists, faults=faults)
 
 
 def image_png(content: bytes, number: int | None) -> bytes:

@@ -4,13 +4,13 @@ are."""
 from functools import partial
 from pathlib import Path
 
-from dataset.protocols import fingerprint, lists_of
+from dataset.protocols import fingerprint, split_files_of
 from tools.prepare.official.archives import Archive, Download
 from tools.prepare.official.run import Dataset, Plan, SampleSet, tasks_of
 from util.errors import UserError, counted
 
 FOLDERS = ("A", "B", "label")
-SPLITS = Path("splits")
+SPLITS_FOLDER = Path("splits")
 SUFFIX = ".png"
 
 
@@ -56,8 +56,8 @@ def _top(archive: Archive) -> str:
 def _available_lists(dataset: str) -> dict[Path, set[str]]:
     """Return the names in the published lists that are in splits/."""
     names: dict[Path, set[str]] = {}
-    for published in lists_of(dataset):
-        file = SPLITS / published.file
+    for published in split_files_of(dataset):
+        file = SPLITS_FOLDER / published.file
         if file.is_file() and fingerprint(text := file.read_bytes()) == published.fingerprint:
             names[file] = {line.removesuffix(SUFFIX) for line in text.decode().split()}
     return names

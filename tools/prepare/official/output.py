@@ -33,16 +33,16 @@ class OutputFolder:
         rows = (line.partition("\t") for line in text.splitlines())
         self._made = {target: made for target, _, made in rows}
 
-    def has(self, target: str, origin: str) -> bool:
+    def has(self, target: str, download: str) -> bool:
         """Return True for a finished file, by its path below the root and its download; False if
         only a comparison can decide."""
         try:
             size = (self.path / target).stat().st_size
         except OSError:
             return False
-        return self._made.get(target) == f"{size}\t{origin}"
+        return self._made.get(target) == f"{size}\t{download}"
 
-    def make(self, target: str, content: bytes | Path, origin: str) -> None:
+    def make(self, target: str, content: bytes | Path, download: str) -> None:
         """Write bytes to a file, or link (else copy) an existing file.
 
         Raises `UserError` if another file is there.
@@ -57,15 +57,15 @@ class OutputFolder:
                 _write(path, content)
             elif not _same(path, content):
                 raise UserError(
-                    f"{path}: is there and differs from the file of {origin}. Fix: move it away or "
-                    "choose another --root"
+                    f"{path}: is there and differs from the file of {download}. Fix: move it "
+                    "away or choose another --root"
                 )
 
-    def record(self, target: str, origin: str) -> None:
+    def record(self, target: str, download: str) -> None:
         """Note that a file is finished."""
         with self._writable():
             size = (self.path / target).stat().st_size
-            self._append(f"{target}\t{size}\t{origin}\n")
+            self._append(f"{target}\t{size}\t{download}\n")
 
     def _append(self, text: str) -> None:
         with (self.path / RECORD).open("ab") as file:

@@ -14,7 +14,7 @@ from tools.prepare.official.archives import Archive, Download, Member, find_all
 from tools.prepare.official.output import OutputFolder
 from util.errors import UserError, counted, join_first, print_error
 
-AHEAD = 4
+READ_AHEAD = 4
 """Files per thread that are read before they are converted."""
 NAMED = 3
 """Missing files that a message names."""
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
 
     sets: dict[str, SampleSet]
     others: tuple[FileToMake, ...] = ()
-    lists: dict[str, list[str]] = {}
+    split_files: dict[str, list[str]] = {}
     """Lines of split files, by path below the root."""
     faults: Sequence[str] = ()
     """Problems of the downloads; warnings with --partial, otherwise an error."""
@@ -124,7 +124,9 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
     made = carry_out(tasks, OutputFolder(root), jobs)
     sets = ", ".join(f"{name} {part.complete()}" for name, part in plan.sets.items())
     print(f"{root}: {sets}; {made} files made, {len(tasks) - made} were there")
-    for remark in write_split_files({root / name: lines for name, lines in plan.lists.items()}):
+    for remark in write_split_files(
+        {root / name: lines for name, lines in plan.split_files.items()}
+    ):
         print(remark)
     for fault in plan.faults:
         print_error(f"warning: {fault}")
@@ -157,7 +159,7 @@ def carry_out(tasks: list[FileToMake], root: OutputFolder, jobs: int) -> int:
             bar.update()
 
         for task in left:
-            if len(pending) > AHEAD * jobs:
+            if len(pending) > READ_AHEAD * jobs:
                 finish()
             pending.append((task, pool.submit(_make, task, task.member.read(), root)))
         while pending:

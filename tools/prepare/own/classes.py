@@ -14,7 +14,7 @@ from util.errors import UserError, counted, join_first
 MAX_CLASSES = 254
 MAX_NEAREST = 1000
 """Lines of a label_map that a person can still read."""
-RARE = 0.02
+RARE_CLASS_SHARE = 0.02
 """Share of the pixels below which class weights are proposed."""
 IGNORED, NEAREST = "ignore", "nearest"
 
@@ -93,9 +93,9 @@ class Classes(NamedTuple):
     """Positions of the masks that show each class."""
 
     def rare(self) -> dict[str, float]:
-        """Return the share of each class with less than `RARE` of the pixels."""
+        """Return the share of each class with less than `RARE_CLASS_SHARE` of the pixels."""
         shares = zip(self.names, self.shares, strict=True)
-        return {name: share for name, share in shares if share < RARE}
+        return {name: share for name, share in shares if share < RARE_CLASS_SHARE}
 
 
 def make_classes(masks: Masks, labels: dict[str, str]) -> Classes:

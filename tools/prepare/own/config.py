@@ -16,16 +16,17 @@ from dataset.split_files import line_below, write_split_files
 from tools.prepare.own.classes import IGNORED, Classes
 from tools.prepare.own.images import PERCENTILES
 from tools.prepare.own.masks import Masks, Value
-from tools.prepare.own.match import SPLITS, ImageAndMask
+from tools.prepare.own.match import ImageAndMask
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
 from util.colours import background
+from util.config.data import SPLIT_NAMES
 from util.config.types import IGNORE
 from util.errors import join_first, shell_quoted
 from util.io import write_once
 from util.paths import common_root
 
-MOST = 0.5
+BACKGROUND_SHARE = 0.5
 """Share of the pixels from which a class is the background."""
 
 
@@ -50,7 +51,7 @@ def write_config(
 
 def output_files(args: argparse.Namespace) -> list[Path]:
     """Return the files that may be written."""
-    return [args.out, *(args.lists / f"{kind}.txt" for kind in SPLITS)]
+    return [args.out, *(args.lists / f"{kind}.txt" for kind in SPLIT_NAMES)]
 
 
 def split_files(
@@ -142,7 +143,7 @@ def _background(classes: Classes) -> str:
     """Return the class that fills most of the pixels; "" if there is none, or if a class is
     named background."""
     largest = max(classes.shares)
-    if largest < MOST or background(classes.names) is not None:
+    if largest < BACKGROUND_SHARE or background(classes.names) is not None:
         return ""
     return classes.names[classes.shares.index(largest)]
 

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dataset.folders import files_by_stem
-from dataset.split_files import draw_key
+from dataset.split_files import shuffle_key
 from dataset.validation import MIN_IMAGES
-from tools.prepare.own.match import SPLITS, ImageAndMask, Matched, absolute, later_images, match
+from tools.prepare.own.match import ImageAndMask, Matched, absolute, later_images, match
+from util.config.data import SPLIT_NAMES
 from util.errors import UserError, counted
 
 VAL_SHARE = 0.1
 """Share of the labelled images to validate on by default."""
-GROUP = 3
+MIN_GROUP_SIZE = 3
 """Least images whose names may mean one patient or video."""
 LAST_NUMBER = re.compile(r"\d+(?=[^\d/]*$)")
 SPLIT_OF = dict.fromkeys(("val", "valid", "validation"), "val") | dict.fromkeys(
@@ -61,7 +62,7 @@ def divide(args: argparse.Namespace, bad: Collection[Path] = ()) -> Division:
     unlabeled = [ImageAndMask(file) for file in bare]
     samples = [
         sample._replace(split=split)
-        for split, some in zip(SPLITS, (labeled, unlabeled, val, test), strict=True)
+        for split, some in zip(SPLIT_NAMES, (labeled, unlabeled, val, test), strict=True)
         for sample in some
         if sample.image not in bad
     ]
@@ -158,7 +159,9 @@ def _draw(
     count = min(max(1, round(share * number)), number - 1)
     # By name, so that most images stay in the split when labels are added.
     images = absolute(args.images)
-    order = sorted(rest, key=lambda pair: draw_key(os.path.relpath(pair.image, images), args.seed))
+    order = sorted(
+        rest, key=lambda pair: shuffle_key(os.path.relpath(pair.image, images), args.seed)
+    )
     drawn = {*order[:count]}
     return [pair for pair in rest if pair in drawn]
 
@@ -203,13 +206,14 @@ def _pairs_in(
 
 def mixed_groups(samples: Iterable[ImageAndMask], images: Path) -> str:
     """Describe groups of labelled images whose names differ in the last number only, if some are in
-    training and validation; "" where most names are in no group of `GROUP`, or all in one."""
+    training and validation; "" where most names are in no group of `MIN_GROUP_SIZE`, or all in
+    one."""
     groups: dict[str, list[str]] = defaultdict(list)
     for sample in samples:
         if sample.split in ("labeled", "val"):
             stem, _ = os.path.splitext(sample.image)
             groups[LAST_NUMBER.sub("*", stem)].append(sample.split)
-    large = {name: splits for name, splits in groups.items() if len(splits) >= GROUP}
+    large = {name: splits for name, splits in groups.items() if len(splits) >= MIN_GROUP_SIZE}
     total, grouped = (sum(map(len, some.values())) for some in (groups, large))
     mixed = [name for name, splits in large.items() if len(set(splits)) > 1]
     if not mixed or len(large) < 2 or 2 * grouped < total:

@@ -23,23 +23,23 @@ from util.errors import UserError
 
 CHANGES = ["unchanged", "changed"]
 """Classes of image pairs, unless `--classes` names others."""
-MUCH = 0.1
+MAX_IGNORED_SHARE = 0.1
 """Share of the pixels above which a value is not ignored without asking."""
-THIN = 0.02
+MAX_BORDER_SHARE = 0.02
 """Share of the pixels below which a value is a stray if it fills 3x3 pixels nowhere, as along
 borders."""
 STRAY_SHARE, STRAY_MASKS = 1e-4, 0.02
 """Share of the pixels and of the masks below which a value is a stray, unless values just count
 classes."""
-SMALL, LARGE = 32, 64
+MAX_INDEX, MIN_GREY = 32, 64
 """Largest value of masks of class indices, smallest one of masks of visible grey values."""
 VOID_KEYS = {False: str(IGNORE), True: ",".join(map(str, IGNORE_COLOUR))}
 """Value and colour of ignored pixels in public datasets."""
-OBJECTS = 8
+MIN_OBJECT_VALUES = 8
 """Number of values that makes masks look as if they number objects."""
 
 
-class Doubt(UserError):
+class AmbiguousMasks(UserError):
     """A question that masks leave open; `labels` holds a possible answer."""
 
     def __init__(self, message: str, labels: Mapping[str, str]):
@@ -50,7 +50,8 @@ class Doubt(UserError):
 def choose_labels(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]:
     """Return the class, or `ignore`, of each value or colour, as `--classes` writes them.
 
-    Raises `Doubt` for ambiguous values, and `UserError` for names that do not fit the masks.
+    Raises `AmbiguousMasks` for ambiguous values, and `UserError` for names that do not fit the
+    masks.
     """
     for key in named.labels:
         if key not in WORDS and ("," in key) != masks.in_colour:
@@ -64,21 +65,21 @@ def choose_labels(masks: Masks, named: ClassOptions, of_change: bool) -> dict[st
 
 
 def _as_named(masks: Masks, labels: dict[str, str]) -> dict[str, str]:
-    """Return the named meanings, and the nodata values of the files as ignored; raises `Doubt` for
-    other values without a meaning."""
+    """Return the named meanings, and the nodata values of the files as ignored; raises
+    `AmbiguousMasks` for other values without a meaning."""
     rest = [value for key, value in masks.values.items() if key not in labels]
     left = [value for value in rest if not value.is_nodata]
     if any(value.key == TRANSPARENT for value in left) and labels.get(OTHER) == NEAREST:
-        raise Doubt("--classes: has no class for transparent pixels", _with_clear(labels))
+        raise AmbiguousMasks("--classes: has no class for transparent pixels", _with_clear(labels))
     if left and OTHER not in labels:
-        raise Doubt(
+        raise AmbiguousMasks(
             f"--classes: has no class for {describe_values(left)}", labels | {OTHER: NEAREST}
         )
     return labels | {value.key: IGNORED for value in rest if value.is_nodata}
 
 
 def _guess(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]:
-    """Guess the meaning of values; raises `Doubt` for ambiguous values."""
+    """Guess the meaning of values; raises `AmbiguousMasks` for ambiguous values."""
     values, in_colour = masks.values, masks.in_colour
     if how := _objects(masks):
         raise UserError(
@@ -102,30 +103,30 @@ def _guess(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]
     ignored = named.labels | {value.key: IGNORED for value in unasked}
     guess = _with_names(keys, names, in_colour) | ignored
     _raise_doubts(masks, named.labels, guess, strays)
-    for value in (value for value in unasked if value.share > MUCH):
+    for value in (value for value in unasked if value.share > MAX_IGNORED_SHARE):
         tag = ", the nodata value" if value.is_nodata else ""
         problem = f"--masks: {value.share:.0%} of the pixels are {value.key}{tag}"
-        raise Doubt(f"{problem}; is this value ignored, or a class?", guess)
+        raise AmbiguousMasks(f"{problem}; is this value ignored, or a class?", guess)
     if in_colour and names:
-        raise Doubt("--classes: unclear which of the colours is which class", guess)
+        raise AmbiguousMasks("--classes: unclear which of the colours is which class", guess)
     if names and len(guess.keys() - ignored.keys()) != len(names):
         found = describe_values(values[key] for key in keys)
-        raise Doubt(f"--classes: {len(names)} names for {found}", guess)
+        raise AmbiguousMasks(f"--classes: {len(names)} names for {found}", guess)
     return guess
 
 
 def _raise_doubts(
     masks: Masks, ignored: Container[str], guess: dict[str, str], strays: Container[str]
 ) -> None:
-    """Raise `Doubt` for transparent pixels, classes stored in two ways, and stray values."""
+    """Raise `AmbiguousMasks` for transparent pixels, classes stored in two ways, stray values."""
     if TRANSPARENT in masks.values and TRANSPARENT not in guess:
         share = f"{masks.values[TRANSPARENT].share:.1%}"
         problem = f"--masks: {share} of the pixels are transparent"
-        raise Doubt(f"{problem}; are they ignored, or a class?", _with_clear(guess))
+        raise AmbiguousMasks(f"{problem}; are they ignored, or a class?", _with_clear(guess))
     if scales := _two_scales(masks, ignored):
         small, large = scales
         same = {key: guess.get(low, f"class_{low}") for low, key in zip(small, large, strict=True)}
-        raise Doubt(
+        raise AmbiguousMasks(
             f"--masks: {'; '.join(small)} and {'; '.join(large)} are in no mask together: the same "
             "classes, stored in two ways?",
             {key: label for key, label in guess.items() if key not in same} | same,
@@ -134,7 +135,7 @@ def _raise_doubts(
         found = [value for key, value in masks.values.items() if key in strays]
         rest = NEAREST if len(found) <= MAX_NEAREST else IGNORED
         problem = f"--masks: these values do not look like classes: {describe_values(found)}"
-        raise Doubt(problem, guess | {OTHER: rest})
+        raise AmbiguousMasks(problem, guess | {OTHER: rest})
 
 
 def _changes(keys: list[str]) -> list[str]:
@@ -182,9 +183,9 @@ def _strays(values: Sequence[Value], in_colour: bool, masks: int) -> set[str]:
     the `masks`."""
     own = [value for value in values if value.key != VOID_KEYS[in_colour]]
     codes = [value.code for value in own]
-    thin = {value.key for value in own if not value.is_solid and value.share < THIN}
+    thin = {value.key for value in own if not value.is_solid and value.share < MAX_BORDER_SHARE}
     is_dense = not in_colour and max(codes, default=0) - min(codes, default=0) < len(own)
-    if is_dense and (2 * len(thin) < len(own) or max(codes) <= SMALL):
+    if is_dense and (2 * len(thin) < len(own) or max(codes) <= MAX_INDEX):
         return set()  # the values just count classes
     rare = {v.key for v in own if v.share < STRAY_SHARE and len(v.masks) <= STRAY_MASKS * masks}
     return thin | rare if len(values) - len(thin | rare) > 1 else set()
@@ -195,7 +196,7 @@ def _objects(masks: Masks) -> str:
     count = len(masks.files)
     solid = [value for value in masks.values.values() if value.is_solid]
     once = sum(len(value.masks) == 1 for value in solid)
-    if count > 1 and once >= max(OBJECTS, 2 * count, 0.8 * len(solid)):
+    if count > 1 and once >= max(MIN_OBJECT_VALUES, 2 * count, 0.8 * len(solid)):
         what = "colours" if masks.in_colour else "values"
         return f"{once} of {len(solid)} {what} are in one mask only"
     if masks.in_colour:
@@ -204,7 +205,7 @@ def _objects(masks: Masks) -> str:
     most = max(map(len, numbers))
     varied = 2 * sum(len(found) == most for found in numbers) < count
     counted = sum(found == set(range(1, max(found, default=0) + 1)) - {IGNORE} for found in numbers)
-    if most >= OBJECTS and varied and counted >= 0.9 * count:
+    if most >= MIN_OBJECT_VALUES and varied and counted >= 0.9 * count:
         return f"{counted} of {count} masks count from 1 without a gap, up to {most}"
     return ""
 
@@ -216,8 +217,8 @@ def _two_scales(masks: Masks, ignored: Container[str]) -> tuple[list[str], list[
         return None
     nothing = {0, CLEAR} | {v.code for v in masks.values.values() if v.key in ignored}
     held = [values for file in masks.files if (values := set(file.pixels) - nothing)]
-    small = [values for values in held if max(values) <= SMALL]
-    large = [values for values in held if min(values) >= LARGE]
+    small = [values for values in held if max(values) <= MAX_INDEX]
+    large = [values for values in held if min(values) >= MIN_GREY]
     if len(small) + len(large) < len(held) or not (small and large):
         return None
     low, high = ([*map(str, sorted(set().union(*sets)))] for sets in (small, large))

@@ -63,7 +63,7 @@ def inspect_image(path: Path, max_megapixels: int, side: int) -> ImageFile:
     `band_settings`.
     """
     bands, in_colour, alpha = bands_of(path)
-    values, void = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
+    values, nodata_mask = stored_bands(path, bands, max_megapixels)  # type: ignore[arg-type]
     height, width, _ = values.shape
     whole = "8 bits" if values.dtype == np.uint8 else "more than 8 bits"
     depth = "floats" if values.dtype.kind == "f" else whole
@@ -71,8 +71,8 @@ def inspect_image(path: Path, max_megapixels: int, side: int) -> ImageFile:
     side = 0 if kind == PHOTOGRAPH else side
     rows, columns = (np.linspace(0, n - 1, min(n, side)).astype(int) for n in (height, width))
     some = values[np.ix_(rows, columns)].reshape(-1, values.shape[2])
-    if void is not None:
-        some = some[~void[np.ix_(rows, columns)].ravel()]
+    if nodata_mask is not None:
+        some = some[~nodata_mask[np.ix_(rows, columns)].ravel()]
     return ImageFile(path, (width, height), kind, some, alpha)
 
 

@@ -12,7 +12,7 @@ from tools.prepare.annotations import write as annotations
 from tools.prepare.faults import with_fix
 from tools.prepare.own.classes import Classes, ClassOptions, make_classes, parse_classes
 from tools.prepare.own.config import config_text, output_files, write_config
-from tools.prepare.own.guess import Doubt, choose_labels
+from tools.prepare.own.guess import AmbiguousMasks, choose_labels
 from tools.prepare.own.report import naming_command, report_config, report_data, table
 from tools.prepare.own.settings import PRESETS, choose_settings, schedule_for, seconds_of
 from tools.prepare.own.survey import Survey, survey
@@ -100,8 +100,8 @@ def _choose(found: Survey, named: ClassOptions, args: argparse.Namespace) -> Cla
     """Choose the classes; for doubtful ones, print the values and a command that names them."""
     try:
         labels = choose_labels(found.masks, named, of_change=args.second is not None)
-    except Doubt as doubt:
-        print(table(found, doubt.labels))
-        print(f"command  {naming_command(doubt.labels)}{' --force' if args.force else ''}")
-        raise with_fix(doubt, "run the command above, or correct its --classes first") from None
+    except AmbiguousMasks as question:
+        print(table(found, question.labels))
+        print(f"command  {naming_command(question.labels)}{' --force' if args.force else ''}")
+        raise with_fix(question, "run the command above, or correct its --classes first") from None
     return make_classes(found.masks, labels)

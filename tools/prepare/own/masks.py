@@ -9,7 +9,7 @@ import numpy as np
 
 from dataset.mask_files import (
     CLEAR,
-    VOID,
+    NODATA,
     alpha_of,
     colour_of,
     has_values,
@@ -32,9 +32,9 @@ class MaskFile(NamedTuple):
     in_colour: bool
     translucent: bool
     """True if pixels are partly transparent; their value or colour counts."""
-    no_data: int
+    pixels_without_data: int
     """Pixels without data, by a mask, or by a nodata value that is no whole number."""
-    nodata: set[int]
+    nodata_values: set[int]
     """The nodata value of a TIFF, where pixels have it."""
     pixels: dict[int, int]
     """Number of pixels of each code."""
@@ -48,10 +48,11 @@ class MaskFile(NamedTuple):
         pixels: Counter[int] = Counter()
         for code, count in self.pixels.items():
             pixels[self.colours.get(code, code)] += count
-        nodata, solid = (
-            {self.colours.get(code, code) for code in codes} for codes in (self.nodata, self.solid)
+        nodata_values, solid = (
+            {self.colours.get(code, code) for code in codes}
+            for codes in (self.nodata_values, self.solid)
         )
-        return self._replace(pixels=pixels, nodata=nodata, solid=solid)
+        return self._replace(pixels=pixels, nodata_values=nodata_values, solid=solid)
 
 
 class Value(NamedTuple):
@@ -90,8 +91,8 @@ def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
     alpha = alpha_of(mask)
     found, counts = np.unique(codes, return_counts=True)
     pixels = dict(zip(found.tolist(), counts.tolist(), strict=True))
-    no_data = pixels.pop(VOID, 0)
-    solid = _solid(codes) - {VOID}
+    pixels_without_data = pixels.pop(NODATA, 0)
+    solid = _solid(codes) - {NODATA}
     if len(found) > MAX_VALUES and 2 * sum(pixels[code] for code in solid) < codes.size:
         raise UserError(
             f"{path}: {len(found)} values or colours; expected a mask with one per class"
@@ -102,8 +103,10 @@ def inspect_mask(path: Path, max_megapixels: int) -> MaskFile:
         mask_kind(mask),
         in_colour,
         translucent=alpha is not None and bool(((alpha > 0) & (alpha < alpha.max())).any()),
-        no_data=no_data,
-        nodata=set() if mask.nodata is None else set(np.unique(codes[mask.nodata]).tolist()),
+        pixels_without_data=pixels_without_data,
+        nodata_values=set()
+        if mask.nodata_value_mask is None
+        else set(np.unique(codes[mask.nodata_value_mask]).tolist()),
         pixels=pixels,
         colours={} if in_colour else value_colours(mask, pixels.keys() - {CLEAR}),
         solid=solid,
@@ -151,11 +154,11 @@ def _values(files: Sequence[MaskFile], in_colour: bool) -> dict[str, Value]:
         for code in file.pixels:
             masks[code].append(number)
     solid = set().union(*(file.solid for file in files))
-    nodata = set().union(*(file.nodata for file in files))
+    nodata_values = set().union(*(file.nodata_values for file in files))
     total = pixels.total()
     values = [
         Value(code, key_of(code, in_colour), pixels[code] / total, masks[code],
-              code in solid, code in nodata)
+              code in solid, code in nodata_values)
         for code in sorted(pixels, key=colour_of if in_colour else None)
     ]  # fmt: skip
     return {value.key: value for value in values}

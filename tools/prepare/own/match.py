@@ -10,8 +10,6 @@ from typing import NamedTuple
 from dataset.folders import files_by_stem
 from util.errors import UserError, and_others
 
-SPLITS = ("labeled", "unlabeled", "val", "test")
-
 
 class ImageAndMask(NamedTuple):
     """The files of a sample."""
@@ -21,7 +19,7 @@ class ImageAndMask(NamedTuple):
     later: Path | None = None
     """The later image of a pair."""
     split: str = ""
-    """A name of `SPLITS`."""
+    """A name of `SPLIT_NAMES`."""
 
     def files(self) -> list[Path]:
         """Return the files in the order of a line of a split file."""

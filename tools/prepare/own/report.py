@@ -9,22 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dataset.validation import too_few
-from tools.prepare.own.classes import IGNORED, RARE, Classes
+from tools.prepare.own.classes import IGNORED, RARE_CLASS_SHARE, Classes
 from tools.prepare.own.config import commands
 from tools.prepare.own.divide import mixed_groups
 from tools.prepare.own.images import ImageFile, suspected_fill
-from tools.prepare.own.match import SPLITS
 from tools.prepare.own.settings import Settings
 from tools.prepare.own.survey import Survey
+from util.config.data import SPLIT_NAMES
 from util.errors import join_first, shell_quoted
 from util.paths import from_here
 from util.tables import text_table
 
 INDENT = 9 * " "
 MAX_ROWS = 64
-OTHERS = 12
+MAX_OTHER_ROWS = 12
 """Rows of values without a class."""
-FEW = 8
+MAX_NAMED_MASKS = 8
 """Number of masks up to which all are named."""
 
 
@@ -50,7 +50,7 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
     showing_val = [counts["val"] for counts in splits]
     if few := too_few(sizes["val"], classes.names, showing_val, config, folder):
         print(f"warning  {few}")
-    sets = [f"{sizes[split]} {split}" for split in SPLITS if sizes[split] or split != "test"]
+    sets = [f"{sizes[split]} {split}" for split in SPLIT_NAMES if sizes[split] or split != "test"]
     print(f"splits   {args.lists}/: {', '.join(sets)}")
     if found.division.is_drawn and (groups := mixed_groups(found.samples, args.images)):
         print(f"note     {groups}")
@@ -58,15 +58,15 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
 
 def _summary(found: Survey, is_mapped: bool) -> str:
     files, masked = found.masks.files, found.masked()
-    translucent, no_data = sum(f.translucent for f in files), sum(f.no_data for f in files)
+    translucent = sum(f.translucent for f in files)
+    pixels_without_data = sum(f.pixels_without_data for f in files)
     alpha = sorted({band for image in found.images for band in image.alpha})
     remarks = {
         f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have "
         "no data; if it holds data itself, name it in data.bands": alpha,
         **dict.fromkeys(found.division.remarks, True),
-        f"{no_data} pixels of masks have no data (nodata value or mask of the file): ignored": (
-            no_data
-        ),
+        f"{pixels_without_data} pixels of masks have no data (nodata value or mask of the file): "
+        "ignored": pixels_without_data,
         f"{translucent} masks have pixels that are transparent in part: their colour counts": (
             translucent
         ),
@@ -100,7 +100,7 @@ def table(found: Survey, labels: Mapping[str, str]) -> str:
     values, masked = found.masks.values, found.masked()
     named = [value for key, value in values.items() if key in labels]
     rest = [value for key, value in values.items() if key not in labels]
-    shown = [*named[:MAX_ROWS], *sorted(rest, key=lambda value: -value.share)[:OTHERS]]
+    shown = [*named[:MAX_ROWS], *sorted(rest, key=lambda value: -value.share)[:MAX_OTHER_ROWS]]
     rows = [["value", "class", "pixels", "training masks", "validation masks"]]
     for value in shown:
         label = labels.get(value.key, "-")
@@ -111,7 +111,7 @@ def table(found: Survey, labels: Mapping[str, str]) -> str:
         if value.key not in labels or len(holding) == 1:
             names = [sample.files()[-1].name for sample in holding]
             rows[-1].append(
-                f"in {', '.join(names)}" if len(names) <= FEW else f"such as {names[0]}"
+                f"in {', '.join(names)}" if len(names) <= MAX_NAMED_MASKS else f"such as {names[0]}"
             )
     left = len(values) - len(shown)
     more = f"\n{INDENT}... and {left} more" if left else ""
@@ -137,8 +137,8 @@ def report_config(
     if hours is not None:
         print(f"time     about {hours:.1f} h with {settings.methods[-1]}.py on this machine")
     if rare := classes.rare():
-        print(f"rare     {join_first([*rare], 5)}: less than {RARE:.0%} of the pixels; try "
-              "--set criterion.class_weights=auto")  # fmt: skip
+        print(f"rare     {join_first([*rare], 5)}: less than {RARE_CLASS_SHARE:.0%} of the pixels; "
+              "try --set criterion.class_weights=auto")  # fmt: skip
     if not args.classes:
         masks = str(from_here(args.masks)) if args.annotations else None
         print(f"names    {naming_command(classes.labels, masks)} --force")

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dataset.georeferencing import refuse_other_grid
-from dataset.image_files import size_mismatch
+from dataset.image_files import size_mismatch_error
 from dataset.reader import refuse_other_size
 from dataset.threads import try_in_threads
-from tools.prepare.faults import raise_faults
+from tools.prepare.faults import raise_all_faults
 from tools.prepare.own.divide import Division, divide
 from tools.prepare.own.images import (
     ImageFile,
@@ -76,7 +76,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
             divide(args, bad)
             fix += ", or run the command above, which leaves them out"
             command = shlex.join(["python", "-m", "tools.prepare", *sys.argv[1:], "--skip-bad"])
-        raise_faults(messages, "files", fix, command)
+        raise_all_faults(messages, "files", fix, command)
     elif bad:
         print(*messages, sep="\n")
         print(f"skipped  {len(bad)} of {len(faults)} images, for the reasons above")
@@ -96,7 +96,7 @@ def _faults(sample: ImageAndMask, found: Mapping[Path, Any]) -> list[UserError]:
     image, *others = contents
     faults = []
     if sample.mask and others[-1].size != image.size:
-        faults.append(size_mismatch(sample.image, sample.mask, image.size, others[-1].size))
+        faults.append(size_mismatch_error(sample.image, sample.mask, image.size, others[-1].size))
     try:
         if sample.later:
             refuse_other_size([sample.image, sample.later], [image.size, others[0].size])

@@ -31,7 +31,7 @@ def region(label: str, where: str, draw: Draw | str) -> Region | str:
     return draw if isinstance(draw, str) else Region(label, where, draw)
 
 
-class Dense(NamedTuple):
+class LabelImage(NamedTuple):
     """A label image."""
 
     values: np.ndarray
@@ -45,7 +45,7 @@ def numbered_classes(values: np.ndarray) -> dict[int, str | None]:
     return {int(v): f"class_{v}" for v in np.unique(values)} | {IGNORE: None}
 
 
-class Picture(NamedTuple):
+class ImageAnnotation(NamedTuple):
     """The annotation of one image: its objects, or a label image."""
 
     file: Path
@@ -55,9 +55,9 @@ class Picture(NamedTuple):
     """Size in the annotation; None: not given."""
     objects: Sequence[Region | str] = ()
     """Regions, and the kinds of objects that are not read, such as "boxes"."""
-    dense: Callable[[], Dense] | None = None
+    read_label_image: Callable[[], LabelImage] | None = None
     """Reads the label image; raises `UserError`."""
-    just_listed: bool = False
+    may_be_unannotated: bool = False
     """True where an image without objects may not have been annotated yet."""
     names_agree: bool = False
     """True where all names must mean the same image."""
@@ -73,32 +73,36 @@ class Picture(NamedTuple):
     @property
     def is_annotated(self) -> bool:
         """False for an image without anything to draw, unless it was annotated as empty."""
-        return bool(self.regions or self.dense) or not (self.just_listed or self.skipped)
+        return bool(self.regions or self.read_label_image) or not (
+            self.may_be_unannotated or self.skipped
+        )
 
 
-def label_pictures(
-    files: Iterable[Path], root: Path, read: Callable[[Path], Dense]
-) -> list[Picture]:
+def label_image_annotations(
+    files: Iterable[Path], root: Path, read: Callable[[Path], LabelImage]
+) -> list[ImageAnnotation]:
     """Return the annotations in label images, which are named as their images."""
     names = ((file, file.relative_to(root).with_suffix("").as_posix()) for file in files)
-    return [Picture(file, (name,), dense=partial(read, file)) for file, name in names]
+    return [
+        ImageAnnotation(file, (name,), read_label_image=partial(read, file)) for file, name in names
+    ]
 
 
 class Annotations(NamedTuple):
     """Content of annotation files."""
 
     format: str
-    pictures: list[Picture]
+    per_image: list[ImageAnnotation]
     classes: Sequence[str] = ()
     """Declared classes, in the order of the files."""
     colours: Mapping[str, Colour] = {}
     """Colours of classes, where the format has them."""
     unread: Counter[str] = Counter()
-    """Number of unread entries by kind, besides those of pictures."""
+    """Number of unread entries by kind, besides those of images."""
 
     def skipped(self) -> Counter[str]:
         """Return the number of everything that is not read, by kind."""
-        return self.unread + Counter(kind for p in self.pictures for kind in p.skipped)
+        return self.unread + Counter(kind for p in self.per_image for kind in p.skipped)
 
 
 def merged(parts: Iterable[Annotations]) -> Annotations:
@@ -106,7 +110,7 @@ def merged(parts: Iterable[Annotations]) -> Annotations:
     parts = list(parts)
     return Annotations(
         parts[0].format,
-        [picture for part in parts for picture in part.pictures],
+        [annotation for part in parts for annotation in part.per_image],
         list(dict.fromkeys(name for part in parts for name in part.classes)),
         {name: colour for part in parts for name, colour in part.colours.items()},
         sum((part.unread for part in parts), Counter[str]()),

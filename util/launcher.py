@@ -3,7 +3,7 @@
 import os
 
 
-def launched_ranks() -> int:
+def launched_world_size() -> int:
     """World size; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
