@@ -14,7 +14,6 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from util.paths import expand_home
 
@@ -39,7 +38,7 @@ def _printable(name: str) -> str:
 
 def _not_empty(path: Any) -> Any:
     if path == "":  # else the working directory
-        raise PydanticCustomError("path_type", "expected a path")
+        raise ValueError("expected a path; '.' is the working directory")
     return path
 
 
@@ -76,7 +75,7 @@ class Section(BaseModel):
 
 
 def _holds_bool(value: Any, levels: int = 2) -> bool:
-    """Return whether a value, or the lists in it down to so many levels, hold a bool."""
+    """Return True if a value, or a list in it down to `levels` levels, holds a bool."""
     if levels and isinstance(value, list | tuple):
         return any(_holds_bool(part, levels - 1) for part in value)
     return isinstance(value, bool)
