@@ -143,6 +143,9 @@ def _decode(image: ImageFile.ImageFile, path: Path, max_megapixels: int) -> Cont
     is_inverted = white and pixels.mode == "L"
     values = np.asarray(pixels) // (255 // (2**bits - 1)) if bits in (2, 4) else np.asarray(pixels)
     content = Content(pixels, grey_bits=bits, is_lossy=is_lossy, is_inverted=is_inverted)
+    if pixels.mode == "I" and tags.get(Tag.SampleFormat, (UNSIGNED,))[0] == UNSIGNED:
+        values = values.view(np.uint32)  # Pillow reads these numbers as signed
+        content = content._replace(pixels=values)
     return _with_nodata(content, 2**bits - 1 - values if is_inverted else values, nodata, masks)
 
 
@@ -255,20 +258,18 @@ def refuse_several(image: Image.Image, path: Path) -> None:
 
 def _is_plain(image: ImageFile.ImageFile) -> bool:
     """Return True if Pillow reads a TIFF as a viewer shows it: one band, except signed bytes,
-    unsigned numbers of 32 bits, uncompressed planes of more than 8 bits, and compressed big-endian
-    numbers, whose bytes Pillow swaps once too often; several bands of 8 bits, unless Pillow reads
-    only the first."""
+    uncompressed planes of more than 8 bits, and compressed big-endian numbers, whose bytes Pillow
+    swaps once too often; several bands of 8 bits, unless Pillow reads only the first."""
     tags = image.tag_v2  # type: ignore[attr-defined]
     bits, is_compressed = tags.get(Tag.BitsPerSample, (1,)), tags.get(Tag.Compression, 1) != 1
     in_planes = tags.get(Tag.PlanarConfiguration, 1) == 2
     if max(len(bits), tags.get(Tag.SamplesPerPixel, 1)) > 1:
         reads_first_only = image.mode == "L" or (image.mode == "LA" and in_planes)
         return max(bits) <= 8 and not reads_first_only
-    kind = (bits[0], tags.get(Tag.SampleFormat, (UNSIGNED,))[0])
-    has_other_sign = kind in ((8, SIGNED), (32, UNSIGNED))
+    is_signed_byte = bits[0] == 8 and tags.get(Tag.SampleFormat, (UNSIGNED,))[0] == SIGNED
     is_swapped = is_compressed and _raw_mode(image).endswith(("BS", "BF"))
     is_raw_planes = in_planes and not is_compressed and bits[0] > 8
-    return not is_raw_planes and not has_other_sign and not is_swapped
+    return not is_raw_planes and not is_signed_byte and not is_swapped
 
 
 def _grey_bits(image: Image.Image) -> int:

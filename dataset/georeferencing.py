@@ -65,10 +65,7 @@ def read_grid(path: Path) -> Grid | None:
     """Return the place of a TIFF's pixels; None for other files, and without coordinate system or
     transformation."""
     if path.suffix.lower() in TIFF_SUFFIXES:
-        with (
-            suppress(UserError),
-            reporting_unreadable(path),
-        ):  # missing or damaged tags raise errors
+        with suppress(UserError), reporting_unreadable(path):  # missing or damaged tags
             return _grid(_tags(path))
     return None
 

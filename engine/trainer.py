@@ -269,8 +269,7 @@ class Trainer:
         self.epoch, self.history = saved.epoch, saved.history
         self.best = {name: best.model_dump() for name, best in saved.best.items()}
         self.monitor.in_a_row = saved.nonfinite
-        if "batch_size" not in changed:
-            self._keep_epoch_length(saved, source)
+        self._keep_epoch_length(saved, source)
         # A shorter epoch_length ends the epoch here.
         self.epoch_steps_done = min(saved.done, self.steps_per_epoch)
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
@@ -286,8 +285,8 @@ class Trainer:
             )  # fmt: skip
 
     def _keep_epoch_length(self, saved: RunState, source: Path) -> None:
-        """Keep the number of steps in an epoch where split files changed since the run started, so
-        that its steps and learning rates do not jump."""
+        """Keep the number of steps in an epoch where split files or batch_size changed since the
+        run started, so that its steps and learning rates do not jump."""
         is_set = saved.config.get("epoch_length") or self.config.epoch_length
         if is_set or saved.epoch_length is None or saved.epoch_length == self.steps_per_epoch:
             return

@@ -67,7 +67,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
         values |= pseudo_label_scalars(quality, f"{name}_pseudo_labels", config.data.classes)
     before = [e["scores"][name] for e in trainer.history if name in e.get("scores", {})]
     pixels = scores.confusion.sum(1).tolist()
-    if not before:
+    if not before and name == next(iter(trainer.method.eval_models())):
         _warn_of_selection(config, pixels)
     if text := collapse_warning(config.data.classes, pixels, [*before, record]):
         logger.warning("%s: %s", name, text)
@@ -77,7 +77,7 @@ def score_network(trainer: "Trainer", name: str, network: nn.Module) -> dict[str
 
 
 def _warn_of_selection(config: Config, pixels: list[int]) -> None:
-    """Warn where no validation pixel has the class whose IoU selects the best checkpoint."""
+    """Warn if no validation pixel has the class whose IoU selects the best checkpoint."""
     kind, _, selected = config.evaluation.select.partition(":")
     if kind == "iou" and not pixels[config.data.classes.index(selected)]:
         logger.warning(

@@ -238,7 +238,7 @@ def _marked(picture: Image.Image, points: np.ndarray | None) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     radius = 3
     last = np.array(picture.size) - 1
-    for x, y in (points * last).clip(radius, last - radius).tolist():  # whole at the border
+    for x, y in (points * last).clip(radius, last - radius).tolist():  # not cut off
         around = (x - radius, y - radius, x + radius, y + radius)
         draw.ellipse(around, fill=MARK_COLOUR, outline="white", width=1)
     return picture

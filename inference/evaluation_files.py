@@ -110,5 +110,5 @@ def comparison(
         for name, colour in colours.items()
     ]
     image = "image" if len(previews) == 1 else "both dates"
-    heading = f"{title}: {image}, ground truth, prediction; shares in both:"
+    heading = f"{title}: {image}, ground truth, prediction; shares in ground truth / prediction:"
     return with_legend(side_by_side([panels]), [(None, heading), *legend])

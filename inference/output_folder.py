@@ -47,7 +47,8 @@ def unfinished_images(
     others.
 
     Writes `record`, from `folder_record`, into the folder of `table`; raises `UserError` where it
-    differs, where files exist without it, and where they were made from other images.
+    differs, where folders of predictions exist without it, and where they were made from other
+    images.
 
     Args:
         sources: returns the image files of an image.

@@ -19,6 +19,7 @@ from model.trained import load_trained
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, counted
+from util.precision import warn_if_emulated
 
 
 def predict_images(
@@ -36,6 +37,7 @@ def predict_images(
     rasters = {name for name, files in images.items() if is_larger(files[0], megapixels)}
     names = ["values", "overlays", "confidence", "probabilities", "geotiff"]
     record = folder_record(args, config, names)  # before a training replaces the checkpoint
+    warn_if_emulated(device, config.precision)
     network = load_trained(config, args.checkpoint, args.which, device)
     writer = PredictionWriter(args, config.data, rasters)
     missing = unfinished_images(images, lambda files: files, writer.files, writer.areas, record)

@@ -34,6 +34,7 @@ from util.config.schema import Config
 from util.errors import counted
 from util.io import file_sha256, write_text
 from util.log import code_version, logger
+from util.precision import warn_if_emulated
 
 
 def score(args: argparse.Namespace, config: Config, device: torch.device) -> None:
@@ -41,6 +42,7 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
     name, samples = read_split(args, config)
     paths, classes = [sample.image for sample in samples], config.data.classes
     volumes = volume_indices(paths, config.evaluation.volume_pattern)
+    warn_if_emulated(device, config.precision)
     network = load_trained(config, args.checkpoint, args.which, device)
     boundary = distances = None
     if args.boundary_iou:

@@ -46,8 +46,8 @@ class VolumeDistances:
         self.volumes: list[list[int]] = [[] for _ in range(max(volumes) + 1)]
         for index in sorted(range(len(images)), key=lambda index: _by_numbers(images[index])):
             self.volumes[volumes[index]].append(index)
-        for indices in self.volumes:
-            _warn_of_gap([images[index] for index in indices])
+        # any: the first gap only
+        any(_warn_of_gap([images[index] for index in indices]) for indices in self.volumes)
         self.sizes = [_common_size(indices, images, sizes) for indices in self.volumes]
         """Width and height of the slices of each volume."""
         self.slices: dict[int, Tensor] = {}
@@ -113,19 +113,23 @@ def _common_size(
     return sizes[first]
 
 
-def _warn_of_gap(slices: Sequence[str]) -> None:
-    """Warn if the last numbers in the names of a volume's slices do not increase evenly."""
+def _warn_of_gap(slices: Sequence[str]) -> bool:
+    """Warn, and return True, if the last numbers in the names of a volume's slices do not increase
+    evenly."""
     numbers = [re.findall(r"\d+", Path(name).stem) for name in slices]
     last = [int(found[-1]) for found in numbers if found]
     steps = [after - before for before, after in pairwise(last)]
-    uneven = [i for i, step in enumerate(steps) if step != steps[0] or step < 1]
-    if len(last) == len(slices) and uneven:
+    usual = min((step for step in steps if step > 0), default=1)
+    uneven = [i for i, step in enumerate(steps) if step != usual]
+    has_gap = len(last) == len(slices) and bool(uneven)
+    if has_gap:
         logger.warning(
             "--surface-distance: %s and %s are stacked as neighbours, but their numbers do not "
-            "follow each other; HD95 and ASD of this volume are wrong. Fix: score all slices, or "
-            "correct evaluation.volume_pattern: a group for each patient and time point",
+            "follow each other; HD95 and ASD of this volume may be wrong. Fix: score all slices, "
+            "or correct evaluation.volume_pattern: a group for each patient and time point",
             slices[uneven[0]], slices[uneven[0] + 1],
         )  # fmt: skip
+    return has_gap
 
 
 def _by_numbers(path: str) -> list[tuple[int, str]]:

@@ -15,7 +15,6 @@ from util.config.data import Data
 from util.config.schema import Config, Model
 from util.errors import UserError, counted, join_first
 from util.log import logger
-from util.precision import is_emulated
 
 
 def load_network(model_config: Model, data: Data, path: Path, which: str = "model") -> Network:
@@ -44,11 +43,6 @@ def load_network(model_config: Model, data: Data, path: Path, which: str = "mode
 
 def load_trained(config: Config, path: Path, which: str, device: torch.device) -> Network:
     """Call `load_network` for a whole config; return the network on the device, in its layout."""
-    if is_emulated(device, config.precision):
-        logger.warning(
-            "precision: this CPU emulates %s, which is slow. Fix: --set precision=float32",
-            config.precision,
-        )
     network = load_network(config.model, config.data, path, which).to(device)
     use_layout(network, config)
     return network

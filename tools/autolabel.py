@@ -44,12 +44,14 @@ def main() -> None:
             from inference.output_folder import folder_record, unfinished_images
             from model.trained import load_trained
             from util import distributed
+            from util.precision import warn_if_emulated
         labels = Autolabel(args.out, config, args.threshold)
         samples, left_out = unlabelled_samples(config.data, images, args.list)
         if left_out:
             print(f"skipped  {counted(left_out, 'labelled, validation or test image')}")
         device = distributed.choose_device(args.device)
         record = folder_record(args, config, ["threshold"])  # before a training replaces the file
+        warn_if_emulated(device, config.precision)
         network = load_trained(config, args.checkpoint, args.which, device)
         missing = unfinished_images(
             samples,

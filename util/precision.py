@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from util.errors import print_error
+
 FLAG_LINES = ("flags", "Features")
 """Names of the lines of /proc/cpuinfo that list what an x86 or an ARM CPU can do."""
 BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}
@@ -22,9 +24,19 @@ def precision_on(device: torch.device, precision: str) -> str:
 
 
 def is_emulated(device: torch.device, precision: str) -> bool:
-    """Return True for a 16-bit precision on a CPU that emulates it, many times slower."""
+    """Return True for a 16-bit precision on a CPU without bfloat16 instructions: it emulates both
+    16-bit types, many times slower."""
     is_16_bit = precision in ("bfloat16", "float16")
     return device.type == "cpu" and is_16_bit and precision_on(device, "auto") == "float32"
+
+
+def warn_if_emulated(device: torch.device, precision: str) -> None:
+    """Warn, for commands with `--set`, of a precision that `is_emulated`."""
+    if is_emulated(device, precision):
+        print_error(
+            f"warning: precision: this CPU emulates {precision}, which is slow. Fix: --set "
+            "precision=float32"
+        )
 
 
 @functools.cache

@@ -342,12 +342,6 @@ def test_another_optimizer_by_force_starts_with_a_fresh_state(toy, train, tmp_pa
         assert {key for entry in entries for key in entry} == keys
 
 
-def test_another_batch_size_by_force_changes_the_steps_of_an_epoch(half, toy, train, capsys):
-    train(SupOnly, toy.argv(half, "--force", "--set", "batch_size=2"))
-    assert [record["steps"] for record in saved(half / "latest.pth")["history"]] == [6, 6]
-    assert "epochs keep their" not in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("more", [["--dry-run"], ["--set", "crop_size=63", "model.network=dpt"]])
 def test_a_start_without_a_run_leaves_nothing(more, toy, train, tmp_path):
     """Neither a dry run nor a start that fails after making the folder leaves files."""

@@ -11,14 +11,13 @@ import tifffile
 import torch
 from PIL import Image
 
+import evaluate
 import predict
 from dataset.tiff import GDAL_NODATA_TAG
 from inference import Segmenter
-from model.trained import load_trained
 from tests.conftest import REPOSITORY
 from tests.own_images import put, turned
 from util import distributed
-from util.config.loading import load_config
 from util.errors import UserError
 
 
@@ -100,9 +99,7 @@ def test_unsuitable_input_is_refused(trained):
             segmenter.predict(image)
 
 
-def test_a_cpu_that_would_emulate_16_bits_computes_in_float32(
-    trained, tmp_path, monkeypatch, caplog
-):
+def test_a_cpu_that_would_emulate_16_bits_computes_in_float32(trained, run, tmp_path, monkeypatch):
     text = (trained / "config.yaml").read_text()
     assert "precision: float32" in text
     config = tmp_path / "gpu.yaml"
@@ -111,10 +108,8 @@ def test_a_cpu_that_would_emulate_16_bits_computes_in_float32(
         monkeypatch.setattr("util.precision.cpu_flags", lambda flags=flags: flags)
         segmenter = Segmenter.load(trained, device="cpu", config=config)
         assert segmenter.predictor.config.precision == precision
-    assert not caplog.text
-    cpu = torch.device("cpu")
-    load_trained(load_config(config), trained / "best.pth", "model", cpu)  # as the commands do
-    assert "this CPU emulates bfloat16" in caplog.text
+    scores = run(evaluate, "--checkpoint", trained, "--config", config)
+    assert "this CPU emulates bfloat16" in scores[2]
 
 
 def test_a_checkpoint_without_its_folder_takes_a_config(trained, tmp_path):

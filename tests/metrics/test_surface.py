@@ -85,7 +85,8 @@ def test_slices_of_different_sizes_are_refused():
 
 
 @pytest.mark.parametrize("numbers, pair", [
-    ((1, 2, 10), ("s_2", "s_10")), ((1, 2, 3), None), ((2, 5, 8), None), ((4,), None),
+    ((1, 2, 10), ("s_2.", "s_10.")), ((1, 9, 10, 11), ("s_1.", "s_9.")),
+    ((1, 2, 3), None), ((2, 5, 8), None), ((4,), None),
 ])  # fmt: skip
 def test_a_gap_between_slices_is_a_warning(caplog, numbers, pair):
     names = [f"v/s_{number}.png" for number in numbers]

@@ -184,7 +184,7 @@ def test_a_suspected_fill_value_is_reported(init):
         image = np.random.default_rng(i).random(SIZE, np.float32)
         image[:5] = -9999
         tifffile.imwrite(path, image)
-    warning = "% of the values are -9999, far from all others, and set data.image_range. Fix"
+    warning = "% of a band's values are -9999, far from all others, and set data.image_range. Fix"
     assert warning in init().output()
 
 

@@ -28,6 +28,8 @@ def raise_all_faults(
         print(f"command  {command}")
     if len(faults) > 1:
         raise UserError(f"{len(faults)} {what} cannot be used, see above. Fix: {fix}")
+    if faults and command and "Fix: " in str(faults[0]):
+        raise UserError(f"{faults[0]}; or {fix}")
     if faults:
         raise with_fix(faults[0], fix)
 

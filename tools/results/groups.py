@@ -12,7 +12,7 @@ seeds, best_epochs, best_values, last_values: lists with an item for each run, b
 best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
 step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
 published: the score of a paper, of those that `--published` names; of a student and its teacher, in
-    the row of the one that makes the pseudo-labels
+    the row of the network that makes the pseudo-labels
 curves: for each run, score by epoch
 classes: class names
 class_scores: for each run, IoU of each class in the best epoch; Dice where that is the score

@@ -38,7 +38,7 @@ class Run:
                 f"{path / STARTS_FILE}: is empty; expected a line for each start of the run"
             )
         self.identities = self.starts[-1].images
-        """Of the labeled, unlabeled and val images; empty where not recorded."""
+        """Identities of the labeled, unlabeled and val images; empty where not recorded."""
         self.labels = self.count("labeled")
         """Number of labelled images."""
         self.method = self.starts[-1].method or Path(self.starts[-1].command[0]).stem

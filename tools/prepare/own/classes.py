@@ -153,7 +153,7 @@ def _nearest(masks: Masks, indices: Mapping[str, int]) -> dict[str, int]:
     if len(found) > MAX_NEAREST:
         raise UserError(
             f"--classes: other=nearest would make a label_map of {len(found)} lines; expected "
-            f"{MAX_NEAREST} at most. Fix: --classes other=ignore"
+            f"{MAX_NEAREST} at most. Fix: replace other=nearest by other=ignore"
         )
     place = colour_of if masks.in_colour else lambda code: (code,)
 

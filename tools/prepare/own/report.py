@@ -35,9 +35,10 @@ def report_data(args: argparse.Namespace, found: Survey, classes: Classes) -> No
         print(f"pairs    of two dates: {args.images}, {args.second}")
     if fill := suspected_fill(found.images, found.kind):
         value, share = fill
-        print(f"warning  {share:.1%} of the values are {value:.17g}, far from all others, and set "
-              f"data.image_range. Fix, if they are no data: gdal_edit.py -a_nodata {value:.17g} "
-              "FILE for each TIFF and repeat with --force, or correct the range")  # fmt: skip
+        print(f"warning  {share:.1%} of a band's values are {value:.17g}, far from all others, and "
+              "set data.image_range. Fix, if these pixels have no data: "
+              f"gdal_edit.py -a_nodata {value:.17g} FILE for each TIFF and repeat with --force, or "
+              "correct the range")  # fmt: skip
     print(table(found, classes.labels))
     masked = found.masked()
     splits = [Counter(masked[number].split for number in masks) for masks in classes.masks]

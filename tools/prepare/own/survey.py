@@ -70,7 +70,7 @@ def survey(args: argparse.Namespace, named_colours: bool | None) -> Survey:
     faults = {sample.image: _faults(sample, found) for sample in samples}
     bad = {image for image, errors in faults.items() if errors}
     messages = [error for errors in faults.values() for error in errors]
-    if not args.skip_bad:
+    if messages and not args.skip_bad:
         fix, command = "repair or remove bad files", ""
         with suppress(UserError):  # too few images may be left
             divide(args, bad)
