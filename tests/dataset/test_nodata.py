@@ -31,9 +31,9 @@ NODATA = np.zeros((40, 48), bool)
 NODATA[:10, 5:] = True
 
 
-def image(count, kind=np.uint8, void=0):
+def image(count, kind=np.uint8, fill=0):
     values = np.random.default_rng(0).integers(1, 100, (count, *NODATA.shape)).astype(kind)
-    values[:, NODATA] = void
+    values[:, NODATA] = fill
     return values
 
 

@@ -263,9 +263,9 @@ def test_machines_that_are_started_differently():
     port = free_port()
     options = ["--max_restarts", 2], ["--max_restarts", 3]
     both = [launcher(*options[n], "supervised.py", nodes=2, node=n, port=port) for n in (0, 1)]
-    output = "error: NODE_RANK 1: found --max_restarts 3, expected 2 as on NODE_RANK 0. Fix: "
+    message = "error: NODE_RANK 1: found --max_restarts 3, expected 2 as on NODE_RANK 0. Fix: "
     for end in (one.end(100) for one in both):
-        assert end.returncode == 2 and output in end.stderr and "Traceback" not in end.stderr
+        assert end.returncode == 2 and message in end.stderr and "Traceback" not in end.stderr
 
 
 def test_the_first_machine_ends_while_others_wait():

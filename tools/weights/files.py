@@ -92,7 +92,8 @@ def identify_files(args: argparse.Namespace) -> int:
     targets = args.target or [str(path) for path in sorted(args.folder.glob("*.pth"))]
     if not targets:
         raise UserError(
-            f"{args.folder}: holds no .pth file. Fix: fetch one; python -m tools.weights list names them"
+            f"{args.folder}: holds no .pth file. Fix: fetch one; python -m tools.weights list "
+            "names them"
         )
     return int(not all([_check(target, args) for target in targets]))
 
