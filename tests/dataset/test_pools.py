@@ -139,9 +139,9 @@ REFUSED = {
     "leak": ({"unlabeled": ["images/v0.jpg"]},
              ["pool_val.txt line 1: ", "images/v0.jpg", "pool_unlabeled.txt line 1"]),
     "linked": (link, ["pool_unlabeled.txt line 1: 'linked/l1.jpg' is also in",
-                      "labeled.txt line 2 as ", "data/images/l1.jpg;"]),
+                      "labeled.txt line 2 as ", "data/images/l1.jpg. Fix: "]),
     "linked file": (link_file, ["pool_unlabeled.txt line 1: 'images/l9.jpg' is also in",
-                                "labeled.txt line 2 as ", "data/images/l1.jpg;"]),
+                                "labeled.txt line 2 as ", "data/images/l1.jpg. Fix: "]),
     "damaged": (damage, ["pool_unlabeled.txt line 2: ", "images/u5.jpg", "not a readable image"]),
 }  # fmt: skip
 
@@ -182,7 +182,7 @@ def test_inspection_across_roots(pools):
 
     def found():
         return [
-            (p.kind, p.list, p.line)
+            (p.kind, p.split, p.line)
             for p in problems(inspect(config), config)
             if p.kind in ("overlap", "leak", "duplicate")
         ]
