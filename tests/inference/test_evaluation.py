@@ -406,8 +406,8 @@ def test_another_config_than_the_runs_warns_where_scores_change(trained, run, tm
     other.write_text(own.read_text().replace(crop, "crop_size: 49\n"))
     code, _, err = run(evaluate_script, *same)
     assert code == 0 and err.startswith(
-        f"warning: --config {other}: differs from {own} in crop_size ({config.crop_size} -> 49); "
-        "leave out --config to use the run's\n"
+        f"warning: --config {other}: differs from {own} in crop_size ({config.crop_size} -> 49). "
+        "Fix: leave out --config to use the run's\n"
     )
     code, out, err = run(evaluate_script, *same, "--set", f"crop_size={config.crop_size}")
     assert code == 0 and "warning: --config" not in out + err

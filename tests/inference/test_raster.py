@@ -198,7 +198,7 @@ def test_a_window_is_a_part_of_the_whole_image(form, tmp_path):
 @pytest.mark.parametrize("count, how, keys, message", [
     (1, {"photometric": "miniswhite"}, {}, "has white as 0"),
     (1, {"nbits": 1}, {}, "has 1 bits a pixel"),
-    (3, {}, {"bands": [1, 7]}, "there is no band 7"),
+    (3, {}, {"bands": [1, 7]}, "names band 7; expected at most 3"),
     (2, {}, {}, "the image has 2 bands, but data.bands is rgb"),
 ])  # fmt: skip
 def test_kinds_of_tiff_that_are_refused(count, how, keys, message, tmp_path):
