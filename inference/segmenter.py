@@ -116,8 +116,7 @@ class Segmenter:
             if values.dtype.kind not in "buif":
                 raise UserError(
                     f"image: found {type(image).__name__}; expected a path, a PIL image or an "
-                    "array of numbers. Fix: open the bytes of a file with "
-                    "PIL.Image.open(io.BytesIO(...))"
+                    "array of numbers. Fix: open the bytes of a file with Pillow"
                 )
             # A first axis that is below 16 and shorter than both others holds bands, not rows.
             is_bands_first = values.ndim == 3 and values.shape[0] < min(16, *values.shape[1:])

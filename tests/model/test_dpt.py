@@ -216,7 +216,7 @@ def test_a_crop_is_a_multiple_of_the_patch(crop, advice):
     if advice is None:
         network.check_crop(crop)
     else:
-        with pytest.raises(UserError, match=f"crop_size: found {crop}.*16 pixels; {advice}"):
+        with pytest.raises(UserError, match=f"crop_size: found {crop}.*16 pixels. Fix: {advice}"):
             network.check_crop(crop)
 
 

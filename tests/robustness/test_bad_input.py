@@ -317,4 +317,4 @@ def test_evaluate_and_predict(module, trained, mistake, toy, tmp_path):
 def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
     Image.new("L", (44, 52)).save(toy.root / "masks/l2.png")
     line = refused("--set", "data.check_samples=0")
-    contains(line, "labeled.txt line 3", "masks/l2.png", "44x52", "52x44; turn one of them by")
+    contains(line, "labeled.txt line 3", "masks/l2.png", "44x52", "52x44. Fix: turn one of them by")
