@@ -86,15 +86,12 @@ def read_content(
 
 def _masked(content: Content, nodata_mask: np.ndarray) -> Content:
     """Add pixels without data that a mask or alpha marks."""
-    nodata_value_mask = (
-        None if content.nodata_value_mask is None else content.nodata_value_mask & ~nodata_mask
-    )
-    return content._replace(
-        nodata_mask=nodata_mask
-        if content.nodata_mask is None
-        else nodata_mask | content.nodata_mask,
-        nodata_value_mask=nodata_value_mask,
-    )
+    by_value = content.nodata_value_mask
+    if by_value is not None:
+        by_value = by_value & ~nodata_mask
+    if content.nodata_mask is not None:
+        nodata_mask = nodata_mask | content.nodata_mask
+    return content._replace(nodata_mask=nodata_mask, nodata_value_mask=by_value)
 
 
 def _read(path: Path, max_megapixels: int, numbers: Collection[int]) -> Content:

@@ -46,8 +46,9 @@ class VolumeDistances:
         self.volumes: list[list[int]] = [[] for _ in range(max(volumes) + 1)]
         for index in sorted(range(len(images)), key=lambda index: _by_numbers(images[index])):
             self.volumes[volumes[index]].append(index)
-        # any: the first gap only
-        any(_warn_of_gap([images[index] for index in indices]) for indices in self.volumes)
+        for indices in self.volumes:
+            if _warn_of_gap([images[index] for index in indices]):
+                break  # others probably have the same cause
         self.sizes = [_common_size(indices, images, sizes) for indices in self.volumes]
         """Width and height of the slices of each volume."""
         self.slices: dict[int, Tensor] = {}

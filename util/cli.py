@@ -90,7 +90,7 @@ def add_split_options(parser: argparse.ArgumentParser, unlabeled: bool = True) -
 
 
 def split_overrides(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the config keys that these options set."""
+    """Return the config keys that the split options set, as a tree."""
     paths = {split: getattr(args, f"{split}_id_path", None) for split in ("labeled", "unlabeled")}
     given = {split: path for split, path in paths.items() if path is not None}
     return {"data": given} if given else {}
