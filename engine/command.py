@@ -38,6 +38,7 @@ from util import distributed
 from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
+from util.config.unused import unused_settings
 from util.errors import counted, join_first
 from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
@@ -88,6 +89,8 @@ def build_trainer(
     precision = precision_on(device, config.precision)
     config = with_scaled_lr(config.model_copy(update={"precision": precision}))
     warn_of_center_crops(config)
+    for message in unused_settings(config):
+        logger.warning("%s", message)
     # Ranks may see different disks, so rank 0 decides and sends the content.
     resumed = distributed.on_main(state_to_resume, run_dir, resume)
     splits = read_splits(config.data, method_class.unlabeled)

@@ -26,7 +26,8 @@ python unimatch.py --config configs/pascal.yaml --save-path runs/mine \\
     --set optimizer.lr=0.002 epochs=40
 ```
 
-- An unknown key or a value out of range is refused in one line before anything starts.
+- An unknown key or a value out of range is refused in one line before anything starts;
+  a key that the chosen network, loss or optimizer does not use gives a warning.
 - `base: other.yaml`, a path relative to the config, starts from another config and overrides it key
   by key. `{}` empties a section of it (`--set 'method={}'`).
 - All other relative paths are looked up in the working directory, then in the repository; `~` is

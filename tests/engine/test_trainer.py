@@ -183,7 +183,8 @@ def test_a_bar_shows_the_time_left_in_all_epochs():
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["precision=bfloat16", "cutmix_partner=self", "evaluation.every=2", "epoch_length=1"],
+        ["precision=bfloat16", "cutmix_partner=self", "evaluation.every=2", "epoch_length=1",
+         "criterion.thresh=0.5"],
         ["criterion={name: ohem, min_kept: 50}", "cutmix_partner=batch", "batch_size=8",
          "micro_batch=2", "method.thresh_init=null", "conf_thresh=0", "model.multi_grid=false",
          "model.output_stride=8", "evaluation.center_crop_epochs=9"],
@@ -193,8 +194,10 @@ def test_a_bar_shows_the_time_left_in_all_epochs():
 def test_settings(overrides, toy, train, tmp_path, capsys):
     """Ignore scores of the cheap mode for the best checkpoint; the last epoch never uses it."""
     train(CorrMatch, toy.argv(tmp_path / "run", "--set", *overrides))
-    warns = "center_crop_epochs: found 9 for 2 epochs; only the last" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    warns = "center_crop_epochs: found 9 for 2 epochs; only the last" in shown
     assert warns == ("evaluation.center_crop_epochs=9" in overrides)
+    assert ("criterion.thresh: found 0.5, but" in shown) == ("criterion.thresh=0.5" in overrides)
     first, last = json_lines(tmp_path / "run/metrics.jsonl")
     assert 0 < last["train"]["loss"] < 100 and last["scores"]["model"]["mode"] == "original"
     if "scores" in first:

@@ -20,6 +20,7 @@ from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import dump_config, load_config, portable, sections_of
 from util.config.schema import Config
+from util.config.unused import unused_settings
 from util.errors import UserError
 
 CONFIGS = {path.stem: path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml")}
@@ -381,6 +382,27 @@ def test_limits_of_the_options_of_methods(toy):
 def test_messages_name_key_and_value(given, message, toy):
     with pytest.raises(UserError, match=message):
         load_config(toy.config, [given])
+
+
+@pytest.mark.parametrize(("given", "messages"), [
+    (["criterion.thresh=0.5"],
+     ["criterion.thresh: found 0.5, but criterion.name ce does not use it. Fix: leave it out, or "
+      "set criterion.name to ohem"]),
+    (["criterion.thresh=0.5", "criterion.name=ohem"], []),
+    (["model.network=unet", "model.backbone=resnet50", "model.output_stride=8"],
+     ["model.backbone: found resnet50", "model.output_stride: found 8"]),
+    (["optimizer.momentum=0.5", "optimizer.name=adamw"], ["optimizer.momentum: found 0.5"]),
+])  # fmt: skip
+def test_settings_without_effect(given, messages, toy):
+    base = ["model.backbone=resnet101s", "model.output_stride=16"]
+    found = list(unused_settings(load_config(toy.config, base + given)))
+    assert len(found) == len(messages)
+    assert all(text.startswith(start) for text, start in zip(found, messages, strict=True))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_have_no_settings_without_effect(name):
+    assert not list(unused_settings(load(name)))
 
 
 def test_a_base_in_the_home_folder(toy, tmp_path, monkeypatch):
