@@ -179,7 +179,9 @@ def _without_source_paths(content: bytes) -> bytes:
     """Copy a TorchScript archive without its debug records, which name files of this machine."""
     reader, file = torch._C.PyTorchFileReader(io.BytesIO(content)), io.BytesIO()
     writer = torch._C.PyTorchFileWriter(file)
-    added = {"version", "byteorder", ".data/serialization_id"}  # by the writer
+    # By the writer; also its version, a lower one, unless a record of that name is copied: older
+    # versions divide integers otherwise.
+    added = {"byteorder", ".data/serialization_id"}
     for name in reader.get_all_records():
         if name not in added and not name.endswith(".debug_pkl"):
             record = reader.get_record(name)
