@@ -1,5 +1,6 @@
 """The command of every method: check the inputs of a training run, build its `Trainer`, train."""
 
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,7 +40,7 @@ from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.config.unused import unused_settings
-from util.errors import counted, join_first
+from util.errors import UserError, counted, join_first
 from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
@@ -52,6 +53,7 @@ def main(method: type[Method]) -> None:
     """Train a method with the config and the options of the command line."""
     args = arguments(method.__name__, method.unlabeled)
     with exit_with_one_line(), exiting_on_sigterm():
+        require_own_name(method)
         config = load_config(args.config, args.set, args.overrides)
         method.read_options(config)
         check_trackers(config)
@@ -71,6 +73,18 @@ def main(method: type[Method]) -> None:
                     trainer.fit()
             finally:
                 run_dir.release()
+
+
+def require_own_name(method: type[Method]) -> None:
+    """Raise `UserError` if another script in the repository's root has a class of this name, by
+    which checkpoints and tables tell methods apart."""
+    own = Path(getattr(sys.modules[method.__module__], "__file__", None) or "").resolve()
+    for script in Path(__file__).resolve().parents[1].glob("*.py"):
+        if script != own and f"\nclass {method.__name__}(" in script.read_text(encoding="utf-8"):
+            raise UserError(
+                f"{own.name}: class {method.__name__} has the name of the class in {script.name}, "
+                "but checkpoints and tables tell methods apart by it. Fix: rename the class"
+            )
 
 
 def build_trainer(

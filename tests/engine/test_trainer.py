@@ -12,11 +12,13 @@ from torch._dynamo.utils import counters
 from tqdm import tqdm
 
 from corrmatch import CorrMatch
+from engine.command import require_own_name
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import SMALL_NETWORKS, Measurements, smaller_settings
 from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
+from fixmatch import FixMatch
 from model import acceleration
 from model.build import another_network, build_network
 from prevmatch import PrevMatch
@@ -384,6 +386,13 @@ class Unscored(Strange):
 def test_networks_that_validation_cannot_use_are_refused(kind, message, toy, train, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(kind, toy.argv(tmp_path / "run"))
+
+
+def test_a_method_with_the_name_of_another_is_refused():
+    require_own_name(FixMatch)
+    require_own_name(type("Mine", (FixMatch,), {"__module__": __name__}))
+    with pytest.raises(UserError, match=r"test_trainer\.py: class FixMatch .* fixmatch\.py, but"):
+        require_own_name(type("FixMatch", (FixMatch,), {"__module__": __name__}))
 
 
 class Twins(Method):
