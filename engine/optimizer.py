@@ -170,14 +170,20 @@ class LossScale:
 def keeping_statistics_finite(method: nn.Module) -> Iterator[None]:
     """Restore the running statistics of a method if any of their values becomes non-finite: a
     non-finite batch spoils them in the forward pass. Decided on the device."""
-    buffers = [b for b in method.buffers() if b.is_floating_point()]
-    before = _flat(buffers)
+    before = _flat(_statistics(method))
     yield
+    buffers = _statistics(method)  # again: a method may replace a buffer, `self.tau = ...`
     now = _flat(buffers)
+    if now.shape != before.shape:  # such as a backbone's cache for images of another size
+        return
     # A constant buffer, such as an attention mask, may hold infinities from the start.
     kept = torch.where((now.isfinite() | ~before.isfinite()).all(), now, before)
     for buffer, value in zip(buffers, kept.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(value.view_as(buffer))
+
+
+def _statistics(method: nn.Module) -> list[Tensor]:
+    return [b for b in method.buffers() if b.is_floating_point()]
 
 
 def _flat(buffers: list[Tensor]) -> Tensor:

@@ -79,6 +79,15 @@ def test_statistics_are_restored_if_they_become_non_finite():
     assert norm.attention_mask.tolist() == [0, -torch.inf]
 
 
+def test_a_replaced_buffer_is_restored_if_it_becomes_non_finite():
+    method = nn.Module()
+    method.register_buffer("tau", torch.tensor(0.5))
+    for value, expected in ((0.5, 1.0), (NAN, 1.0), (0.25, 1.25)):
+        with keeping_statistics_finite(method):
+            method.tau = method.tau + value
+        assert method.tau == expected
+
+
 def test_gradients_whose_norm_overflows_are_skipped():
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)
