@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dataset.folders import read_samples
 from dataset.reader import read_dates
+from inference.evaluation import describe_prediction
 from inference.predictor import Predictor, mode_for_size
 from model.build import network_from_config
 from model.checkpoint import load_weights
@@ -71,6 +72,12 @@ def export(args: argparse.Namespace, config: Config) -> None:
         hint = "" if args.size else ". Fix: --size H W exports for one fixed size"
         print_error(f"error: the export differs from predict.py: {args.out} was not written{hint}")
         sys.exit(1)
+    if config.evaluation != once:
+        views = describe_prediction(config.evaluation)
+        print(
+            f"note     evaluate.py and predict.py predict with: {views}; the export predicts at "
+            "scale 1, without flip. Fix: resize or mirror its images yourself"
+        )
     write_atomically(args.out, lambda file: file.write(content))
     print(f"written  {args.out} ({len(content) / 2**20:.1f} MiB)")
 

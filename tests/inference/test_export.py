@@ -103,6 +103,13 @@ def test_a_network_of_pairs(random_run, run, toy):
     torch.testing.assert_close(swapped, loaded(x), msg="the difference of a pair is symmetric")
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_scales_are_not_exported(scale, random_run, run, toy):
+    toy.tree["evaluation"] = {"scales": [scale]}
+    output = run(export, *export_argv(random_run(UNET), "safetensors", "m.safetensors")).output()
+    assert ("predict with: original, scales 0.5; the export" in output) == (scale == 0.5)
+
+
 @pytest.mark.parametrize("model", [CNN, VIT, UNET], ids=["cnn", "vit", "unet"])
 def test_onnx(model, random_run, run):
     pytest.importorskip("onnx"), pytest.importorskip("onnxscript")
