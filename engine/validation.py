@@ -5,12 +5,10 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from tqdm import tqdm
 
 from engine.progress import wrap_words
-from inference.evaluation import Scores, evaluate, score_record, score_table
+from inference.evaluation import Scores, evaluate, score_record, score_table, with_bar
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
-from util import distributed
 from util.config.schema import Config
 from util.errors import join_first
 from util.log import logger
@@ -95,10 +93,7 @@ def evaluate_network(
 ) -> Scores:
     """Score a network on the validation images, or on `batches` of one image each."""
     if batches is None:
-        hidden = None if distributed.is_main() else True
-        batches = tqdm(
-            trainer.val_loader, "validation", leave=False, dynamic_ncols=True, disable=hidden
-        )
+        batches = with_bar(trainer.val_loader, "validation")
     return evaluate(
         network, batches, trainer.config, mode=mode, device=trainer.device,
         volumes=trainer.volumes, pseudo_labels=pseudo_labels,

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dataset.loaders import ProcessInfo, data_workers
 from dataset.samples import volume_of
@@ -235,6 +236,12 @@ def score_title(config: Config) -> str:
     """Return the name of the score that chooses the best checkpoint."""
     select = config.evaluation.select
     return {"miou": "mIoU", "dice": "mean Dice"}.get(select, select.replace("iou:", "IoU of "))
+
+
+def with_bar(batches: Iterable[dict[str, Any]], title: str) -> Iterable[dict[str, Any]]:
+    """Show a bar over batches, in a terminal and from one process only."""
+    hidden = None if distributed.is_main() else True
+    return tqdm(batches, title, leave=False, dynamic_ncols=True, disable=hidden)
 
 
 def describe_prediction(evaluation: Evaluation) -> str:

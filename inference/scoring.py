@@ -23,6 +23,7 @@ from inference.evaluation import (
     score_record,
     score_table,
     volume_indices,
+    with_bar,
 )
 from inference.evaluation_files import write_scores, write_worst
 from inference.volume_distances import VolumeDistances
@@ -54,7 +55,8 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
             sizes = [(min(w, config.crop_size), min(h, config.crop_size)) for w, h in sizes]
         distances = VolumeDistances(paths, sizes, volumes, len(classes), spacing, device)
     begin = time.perf_counter()
-    batches = evaluation_loader(config, samples, loader_process(config, device))
+    loader = evaluation_loader(config, samples, loader_process(config, device))
+    batches = with_bar(loader, "images")
     scores = evaluate(
         network, batches, config, mode=config.evaluation.mode, device=device, volumes=volumes,
         collectors=[c for c in (boundary, distances) if c],
@@ -62,7 +64,7 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
     speed = len(samples) / (time.perf_counter() - begin)
     class_scores_by_title = class_scores(scores.confusion)
     if boundary:
-        class_scores_by_title["boundary IoU"] = boundary.iou()
+        class_scores_by_title[boundary.title] = boundary.iou()
     logger.info("%s", score_table(scores, classes, class_scores_by_title))
     distances_by_title = distances.logged(classes) if distances else {}
     mode = describe_prediction(config.evaluation)

@@ -16,6 +16,8 @@ from torch import Tensor
 from util import distributed
 from util.config.types import IGNORE
 
+PUBLISHED_DISTANCE = 0.02
+
 
 class BoundaryIoU:
     """Sums over images; a `ScoreCollector` of `inference.evaluation.evaluate`."""
@@ -24,6 +26,12 @@ class BoundaryIoU:
         self.distance, self.classes = distance, classes
         self.pixels = torch.zeros(2, classes, dtype=torch.int64, device=device)
         """Pixels in both bands, and in either, by class."""
+
+    @property
+    def title(self) -> str:
+        """Title of a column; names the distance, a share of the diagonal, if it is not 2 %."""
+        other = "" if self.distance == PUBLISHED_DISTANCE else f" ({self.distance:g})"
+        return f"boundary IoU{other}"
 
     def add(self, index: int, predicted: Tensor, target: Tensor) -> None:
         """Count an image: classes `[H, W]`; `index` is ignored."""

@@ -80,6 +80,11 @@ def test_boundary_iou_is_its_literal_definition(share, ignore):
     assert 0 < expected[0] < 1 and expected[3] == 0
 
 
+def test_a_column_names_a_distance_that_is_not_the_published_one():
+    titles = [BoundaryIoU(2, share, torch.device("cpu")).title for share in (0.02, 0.01)]
+    assert titles == ["boundary IoU", "boundary IoU (0.01)"]
+
+
 def test_boundary_iou_of_a_single_pixel():
     target = torch.zeros(1, 1, dtype=torch.uint8)
     boundary = BoundaryIoU(2, 0.02, CPU)

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.image_files import open_image
 from engine.method import LEGEND
 from engine.run_dir import pictures_folder
-from inference.evaluation import Scores, score_title
+from inference.evaluation import Scores, describe_prediction, score_title
 from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts
@@ -21,7 +21,7 @@ from tools.results.runs import Run, best_epoch
 from util.colours import palette
 from util.config.data import Data
 from util.config.loading import dump_config
-from util.errors import UserError, counted, one_line
+from util.errors import UserError, counted, duration, one_line
 from util.plotting import as_svg, draw_confusion_matrix, reliability_diagram
 
 EXTREMES_SHOWN = 4
@@ -140,6 +140,7 @@ def _pictures(run: Run) -> dict[str, Any] | None:
 def _predictions(run: Run, network: str, device: torch.device, limit: int | None) -> dict[str, Any]:
     predictions = predict_validation(run, network, device, limit)
     scores, classes = predictions.scores, run.config.data.classes
+    mode = describe_prediction(predictions.predictor.config.evaluation)
     best, worst = best_and_worst(predictions, EXTREMES_SHOWN)
     interval = ""
     if scores.intervals:
@@ -148,7 +149,7 @@ def _predictions(run: Run, network: str, device: torch.device, limit: int | None
     present = f", {scores.miou_present:.2f} of the classes present" if scores.absent.any() else ""
     return {
         "text": f"{counted(len(predictions.samples), 'validation image')}, {network}, "
-        f"{predictions.predictor.mode}: mIoU {scores.miou:.2f}{interval}{present}, "
+        f"{mode}: mIoU {scores.miou:.2f}{interval}{present}, "
         f"pixel accuracy {scores.accuracy:.2f}.",
         **_class_scores(run.config.data, scores),
         "matrix": as_svg(draw_confusion_matrix(scores.confusion.numpy(), classes)),
@@ -175,8 +176,8 @@ def _cost(run: Run) -> list[tuple[str, str]]:
     training, memory = sum(epoch.seconds for epoch in run.epochs), run.peak_memory
     step = f"{median(run.step_seconds):.3f} s" if run.step_seconds else "not recorded"
     return [
-        ("training", f"{training / 3600:.2f} h"),
-        ("validation", f"{(run.seconds - training) / 3600:.2f} h"),
+        ("training", duration(training)),
+        ("validation", duration(run.seconds - training)),
         ("one step", step),
         ("peak memory", f"{memory / 2**30:.2f} GiB" if memory else "not recorded"),
         ("device", run.starts[-1].device),

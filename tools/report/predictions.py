@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from dataset import bands
 from dataset.folders import read_samples
@@ -14,7 +13,7 @@ from dataset.loaders import ProcessInfo, evaluation_loader
 from dataset.overlap import changed_since_training
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, evaluate, volume_indices
+from inference.evaluation import Scores, evaluate, volume_indices, with_bar
 from inference.evaluation_files import worst_images
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
@@ -45,8 +44,10 @@ def predict_validation(
 
     Raises `UserError` where the checkpoint or the data are missing, or the images have changed.
     """
-    config, mode = run.config, run.config.evaluation.mode
-    mode = "original" if mode == "center_crop" else mode
+    evaluation = run.config.evaluation
+    mode = "original" if evaluation.mode == "center_crop" else evaluation.mode
+    evaluation = evaluation.model_copy(update={"mode": mode})
+    config = run.config.model_copy(update={"evaluation": evaluation})
     listed = read_samples(config.data.val, config.data, masks=True)
     if problem := changed_since_training(run.path, listed):
         raise UserError(problem)
@@ -56,13 +57,13 @@ def predict_validation(
     loader = evaluation_loader(config, samples, process)
     scores = evaluate(
         network,
-        tqdm(loader, "validation images", disable=None, leave=False),
+        with_bar(loader, "validation images"),
         config,
         mode=mode,
         device=device,
         volumes=volume_indices([s.image for s in samples], config.evaluation.volume_pattern),
     )
-    return Predictions(scores, samples, Predictor(network, config, device, mode))
+    return Predictions(scores, samples, Predictor(network, config, device))
 
 
 def best_and_worst(
