@@ -114,6 +114,9 @@ WEIGHTED = {"criterion": {"class_weights": [1.0, 2.0, 3.0]}}
         ([*[(name, [10], {"method": name}) for name in "AB"],
           ("C", [10], {"method": "B", "images": {"unlabeled": 2}})],
          "settings", ["", "", "unlabeled=2"]),
+        ([("A", [10], {"images": {"unlabeled": 0}}),
+          ("B", [10], {"images": {"unlabeled": 0}, "settings": {"conf_thresh": 0.5}, "seed": 1})],
+         "seeds", [[0, 1]]),
         ([("A", [10], {}), ("B", [10], {"images": {"val": 9}})],
          "settings", ["val=3", "val=9"]),
     ],
@@ -322,7 +325,12 @@ def test_formats_say_the_same_and_names_stay_text(fake, run, toy):
     assert [row["method"] for row in table] == ["UniMatch", "My_Method"]
     assert table[1]["best_std"] == ""  # of one run
     assert float(table[0]["best_mean"]) == json.loads(printed["json"])["rows"][0]["best"]["mean"]
-    assert [f for f in FORMATS if "scores on the validation split" in printed[f]] == ["text"]
+    for form in ("text", "markdown", "latex"):
+        assert "scores on the validation split, in percent" in printed[form]
+    facts = {"score": "miou", "split": "validation", "unit": "percent"}
+    assert (
+        facts.items() <= table[0].items() and facts.items() <= json.loads(printed["json"]).items()
+    )
     assert "41.7 ± 0.7" in printed["text"] and "| 41.7 ± 0.7 |" in printed["markdown"]
     assert r"41.7 $\pm$ 0.7" in printed["latex"] and r"My\_Method" in printed["latex"]
     head, rule, *rows = [line for line in printed["markdown"].splitlines() if line[:1] == "|"]

@@ -23,8 +23,6 @@ def main() -> None:
             from tools.results.plots import write_figures
 
             write_figures(results.table, args.plot, results.score, args.at)
-        if args.format == "text":
-            print("scores on the validation split, in percent")
         print(FORMATS[args.format](results))
         if args.format == "csv":
             for remark in results.remarks:

@@ -72,7 +72,8 @@ def _selection_remarks(groups: Sequence[Group], score: str) -> list[str]:
 
 
 def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
-    """Return the cells to show, as text, and a line above with the values that all rows share."""
+    """Return the cells to show, as text, and lines above: what the scores are, and the values that
+    all rows share."""
     table, score = results.table, "mIoU" if results.score == "miou" else results.score
     cells = pd.DataFrame({
         "method": table.method,
@@ -101,7 +102,8 @@ def cells_of(results: Results) -> tuple[pd.DataFrame, list[str]]:
         if len(cells) > 1 and cells[name].nunique() == 1 and not name.startswith(ALWAYS_SHOWN)
     ]  # fmt: skip
     above = "; ".join(f"{name}: {cells[name].iloc[0]}" for name in alike)
-    return cells.drop(columns=alike), [above] if above else []
+    lines = ["scores on the validation split, in percent", *([above] if above else [])]
+    return cells.drop(columns=alike), lines
 
 
 def _formatted(values: Any, form: str = "d") -> list[str]:
@@ -139,7 +141,7 @@ def as_text(results: Results, draw: Callable[[Rows, str], str] = text_table, mar
     cells, above = cells_of(results)
     align = "".join("<" if name in TEXT_COLUMNS else ">" for name in cells)
     table = draw([list(cells), *cells.to_numpy().tolist()], align)
-    return "\n".join([*above, *[""] * len(above), table, *_lines_below(results, mark)])
+    return "\n".join([*above, "", table, *_lines_below(results, mark)])
 
 
 def as_latex(results: Results) -> str:
@@ -151,6 +153,10 @@ def as_latex(results: Results) -> str:
     return "\n".join([*(f"% {line}" for line in above), text, *_lines_below(results, "% ")])
 
 
+def _facts(results: Results) -> dict[str, Any]:
+    return {"score": results.score, "split": "validation", "unit": "percent"}
+
+
 def _numbers(results: Results) -> pd.DataFrame:
     """Return the table with all digits of its numbers, and None for missing ones."""
     table = results.table.drop(columns=NOT_SHOWN).astype(object)
@@ -160,6 +166,8 @@ def _numbers(results: Results) -> pd.DataFrame:
 def as_csv(results: Results) -> str:
     """Return all numbers, without remarks."""
     table = _numbers(results)
+    for column, value in reversed(_facts(results).items()):
+        table.insert(0, column, value)
     rows = [
         [" ".join(map(str, cell)) if isinstance(cell, list) else cell for cell in row]
         for row in table.to_numpy().tolist()
@@ -175,7 +183,7 @@ def as_json(results: Results) -> str:
     published = [
         p.model_dump(exclude={"score", "value"}) | {p.score: p.value} for p in results.missing
     ]
-    record = {"score": results.score, "rows": rows, "published": published}
+    record = {**_facts(results), "rows": rows, "published": published}
     return json.dumps(record | {"remarks": results.remarks}, indent=1)
 
 
