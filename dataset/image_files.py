@@ -1,5 +1,6 @@
 """Image files: names, formats and headers."""
 
+import functools
 import logging
 import os
 import stat
@@ -126,15 +127,25 @@ def missing_file_hint(path: Path) -> str:
     if "\\" in str(path) and os.path.exists(str(path).replace("\\", "/")):
         return "; the path holds backslashes, expected /. Fix: replace each \\ by /"
     with suppress(OSError):
-        for name in sorted(os.listdir(path.parent)):
-            if name == path.name:
-                return "; found a link to a missing file, or a folder, of this name"
-            if name.lower() == path.name.lower():
-                return f"; found {name} there, upper and lower case differ. Fix: correct the name"
-            stem, suffix = os.path.splitext(name)
-            if stem == path.stem and suffix in IMAGE_SUFFIXES:
-                return f"; found {name} there. Fix: correct the suffix"
+        by_lower_case, by_stem = _names_in(path.parent, os.stat(path.parent).st_mtime_ns)
+        if os.path.lexists(path):
+            return "; found a link to a missing file, or a folder, of this name"
+        if name := by_lower_case.get(path.name.lower()):
+            return f"; found {name} there, upper and lower case differ. Fix: correct the name"
+        if name := by_stem.get(path.stem):
+            return f"; found {name} there. Fix: correct the suffix"
     return ""
+
+
+@functools.lru_cache(maxsize=8)  # thousands of missing files of one large folder
+def _names_in(folder: Path, changed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names in a folder by their lower-case form, and those of images by their stem.
+
+    `changed`: its modification time, so that a changed folder is listed again.
+    """
+    names = sorted(os.listdir(folder), reverse=True)  # of equal keys, the first name counts
+    images = [name for name in names if os.path.splitext(name)[1] in IMAGE_SUFFIXES]
+    return {name.lower(): name for name in names}, {os.path.splitext(n)[0]: n for n in images}
 
 
 def size_mismatch_error(

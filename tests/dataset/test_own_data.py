@@ -10,7 +10,7 @@ from PIL import Image
 
 from dataset.bands import read_bands
 from dataset.folders import names_by_stem, read_samples
-from dataset.image_files import image_size
+from dataset.image_files import image_size, missing_file_hint
 from dataset.samples import Origin
 from dataset.split_files import Split, read_split_file, sample_line, scan_split_file
 from dataset.validation import check_existence, check_files, read_splits, too_few
@@ -223,6 +223,19 @@ def test_missing_files_of_lists_are_named_for_what_they_are(line, message, tmp_p
     samples, _ = scan_split_file(Origin(tmp_path / "list.txt", tmp_path), True, None)
     with pytest.raises(UserError, match=message):
         check_existence(Split("", samples))
+
+
+def test_a_folder_is_listed_again_only_if_it_changed(tmp_path, monkeypatch):
+    """A check of thousands of missing files must not list their folder for each one."""
+    listings = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listings.append(path) or listdir(path))
+    (tmp_path / "a.png").touch()
+    for number in range(3):
+        assert missing_file_hint(tmp_path / f"{number}.png") == ""
+    assert len(listings) == 1
+    os.utime(tmp_path, (0, 0))
+    assert "found a.png there" in missing_file_hint(tmp_path / "a.jpg") and len(listings) == 2
 
 
 @pytest.mark.parametrize("stored, listed", [("NFD", "NFC"), ("NFC", "NFD")])
