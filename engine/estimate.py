@@ -145,7 +145,7 @@ def describe_requirements(
         {
             "fits on": fitting_gpus(requirements, wanted),
             "memory of the host": f"about {requirements.host / GIB:.1f} GiB, data workers included",
-            "checkpoints": f"{requirements.disk / GIB:.2f} GiB of disk",
+            "checkpoints": f"at most {requirements.disk / GIB:.2f} GiB of disk",
         }
     )
 

@@ -163,11 +163,19 @@ class Progress:
     """
 
     def __init__(
-        self, run_dir: RunDir, epoch: int, epochs: int, steps: int, done: int, legend: bool
+        self,
+        run_dir: RunDir,
+        epoch: int,
+        epochs: int,
+        steps: int,
+        done: int,
+        legend: bool,
+        validation_seconds: float = 0.0,
     ):
         """`epoch`: from 0. `steps`: of an epoch; `done`: completed ones. `legend`: explain the
-        losses after the first step."""
+        losses after the first step. `validation_seconds`: of all validations that are left."""
         self.run_dir, self.legend = run_dir, legend
+        self.validation_seconds = validation_seconds
         self.title = f"epoch {epoch + 1}/{epochs}"
         self.first_step, self.all_steps = epoch * steps, epochs * steps
         self.steps, self.resumed_at = steps, done
@@ -243,10 +251,10 @@ class Progress:
         return f"{self._left(step)} left,{losses}"
 
     def _left(self, step: int) -> str:
-        """Return the time that the steps after `step` take in all epochs."""
+        """Return the time that the steps after `step`, and validations, take in all epochs."""
         taken = step - self.first_step - self.resumed_at + 1
         per_step = (time.monotonic() - self._begin) / max(1, taken)
-        return duration(per_step * (self.all_steps - step - 1))
+        return duration(per_step * (self.all_steps - step - 1) + self.validation_seconds)
 
 
 def wrap_words(*words: str, first: str = "", rest: str = "  ") -> str:

@@ -123,8 +123,7 @@ class Trainer:
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
                     record = self.train_epoch(stop, legend=self.epoch == first)
-                    number, every = self.epoch + 1, self.config.evaluation.every
-                    if number % every == 0 or number == self.config.epochs:
+                    if self._is_validated(self.epoch + 1):
                         record |= self.validate()
                     self._end_epoch(record)
                     self._save_or_stop(stop)
@@ -146,8 +145,11 @@ class Trainer:
 
         `legend`: explain the names of the losses.
         """
-        epochs, steps = self.config.epochs, self.steps_per_epoch
-        progress = Progress(self.run_dir, self.epoch, epochs, steps, self.epoch_steps_done, legend)
+        steps = self.steps_per_epoch
+        progress = Progress(
+            self.run_dir, self.epoch, self.config.epochs, steps, self.epoch_steps_done, legend,
+            self._validation_seconds_left(),
+        )  # fmt: skip
         is_single_process = distributed.world_size() == 1
         stoppable = stop.until_signal if is_single_process else stop.with_stop_timeout
         self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
@@ -302,6 +304,16 @@ class Trainer:
         raw = to_device(raw, self.device)
         reverse = self.config.cutmix_partner == "flip"
         return make_views(raw, self.mean, self.std, reverse, self.config.data.rgb_channels)
+
+    def _is_validated(self, number: int) -> bool:
+        """Return True if a validation follows epoch `number`, from 1."""
+        return number % self.config.evaluation.every == 0 or number == self.config.epochs
+
+    def _validation_seconds_left(self) -> float:
+        """Return the seconds of the validations left, each as long as the last one; 0 before it."""
+        seconds = [r["validation_seconds"] for r in self.history if "validation_seconds" in r]
+        left = sum(map(self._is_validated, range(self.epoch + 1, self.config.epochs + 1)))
+        return left * seconds[-1] if seconds else 0.0
 
     def _set_lr(self, step: int) -> float:
         """Set the learning rates of a step of the run; return the first group's."""

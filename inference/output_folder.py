@@ -128,7 +128,10 @@ def collect_errors(errors: list[UserError], file: Path) -> Iterator[None]:
         if out_of_memory_advice(error) is None:
             raise
         size = "{}x{}".format(*image_size(file))
-        fix = "--set evaluation.mode=sliding_window, with a smaller crop_size"
+        fix = (
+            "--set evaluation.mode=sliding_window with a smaller crop_size; if it is set, cut the "
+            "image into tiles (predict.py --geotiff reads a TIFF window by window)"
+        )
         errors.append(UserError(f"{file}: out of memory for an image of {size} pixels. Fix: {fix}"))
 
 

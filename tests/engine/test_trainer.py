@@ -12,12 +12,13 @@ from torch._dynamo.utils import counters
 from tqdm import tqdm
 
 from corrmatch import CorrMatch
-from engine.command import require_own_name
+from engine.command import build_trainer, require_own_name
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import SMALL_NETWORKS, Measurements, smaller_settings
 from engine.method import Method
 from engine.optimizer import LossScale, build_optimizer, load_optimizer, set_poly_lr
 from engine.progress import BAR, Means, Progress
+from engine.run_dir import RunDir
 from fixmatch import FixMatch
 from model import acceleration
 from model.build import another_network, build_network
@@ -173,13 +174,22 @@ def test_seconds_of_a_resumed_epoch_count_all_of_its_steps():
 
 
 def test_a_bar_shows_the_time_left_in_all_epochs():
-    progress = Progress(None, epoch=0, epochs=10, steps=10, done=2, legend=False)
+    progress = Progress(
+        None, epoch=0, epochs=10, steps=10, done=2, legend=False, validation_seconds=120
+    )
     progress._begin -= 60  # 30 s a step, 96 steps left
     bar = tqdm(total=10, initial=2, file=io.StringIO(), bar_format=BAR, ncols=80)
     bar.n = 4
     bar.set_postfix_str(progress._postfix(3, {"loss": 1.0, "x": 2.0, "long": 3.0, "s": 4.0}))
-    assert str(bar).endswith("| 4/10, 48 min left, loss=1.00 x=2.00 s=4.00")
+    assert str(bar).endswith("| 4/10, 50 min left, loss=1.00 x=2.00 s=4.00")
     assert len(str(bar)) <= 80
+
+
+def test_validations_left_take_as_long_as_the_last_one(toy, tmp_path):
+    config = load_config(toy.config, ["epochs=7", "evaluation.every=3"])
+    trainer = build_trainer(SupOnly, config, torch.device("cpu"), RunDir(tmp_path), "never")
+    trainer.epoch, trainer.history = 2, [{"validation_seconds": 5.0}, {}]
+    assert trainer._validation_seconds_left() == 15  # after epochs 3, 6 and 7
 
 
 @pytest.mark.parametrize(
