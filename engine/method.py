@@ -57,6 +57,8 @@ class Method(nn.Module):
         self.options: Any = self.read_options(config)
         self.criterion = build_criterion(config.criterion)
         self.consistency_loss = build_consistency_loss(config.criterion)
+        self._scalar_names: list[str] = []
+        """Names of the scalars of the first step."""
 
     @classmethod
     def read_options(cls, config: Config) -> Any:
@@ -70,7 +72,29 @@ class Method(nn.Module):
         return config.batch_size * (1 if cls.unlabeled else 2)
 
     def forward(self, batch: Batch) -> StepOutput:
-        return self.step(batch)
+        """Return the output of `step`; raises `ValueError` if it breaks the contract."""
+        loss, scalars = self.step(batch)
+        kind = f"{type(self).__name__}.step"
+        if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+            found = (
+                f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            )
+            raise ValueError(
+                f"{kind}: expected a loss of one number (shape ()) with a gradient, found {found}"
+            )
+        for name, value in scalars.items():
+            if name in ("loss", "grad_norm") or (isinstance(value, Tensor) and value.ndim):
+                raise ValueError(
+                    f"{kind}: scalar '{name}': expected one number, and another name than loss "
+                    "and grad_norm, which are logged anyway"
+                )
+        self._scalar_names = self._scalar_names or [*scalars]
+        if [*scalars] != self._scalar_names:
+            raise ValueError(
+                f"{kind}: expected the scalars of the first step, {', '.join(self._scalar_names)}; "
+                f"found {', '.join(scalars)}. Fix: return 0 for a loss that is not used yet"
+            )
+        return loss, scalars
 
     def step(self, batch: Batch) -> StepOutput:
         """Return the loss of a batch (a micro-batch with `micro_batch`) and scalars to log, of the
