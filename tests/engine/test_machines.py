@@ -298,5 +298,4 @@ def test_a_port_in_use():
     ],
 )
 def test_invalid_launches(options, problem, run):
-    output = run(launch, *options.split(), "supervised.py").mistake()
-    assert output == f"error: {problem}\n"
+    assert problem in run(launch, *options.split(), "supervised.py").mistake()

@@ -248,7 +248,7 @@ def test_other_images(command, toy, tmp_path):
 def test_bad_input(command, toy, tmp_path):
     for more, message in (
         (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
-        (["--select", "0"], "--select: found 0, expected a number of images"),
+        (["--select", "0"], "--select: found 0, expected 1 or more"),
         (["--rank", "no/such/rank.csv"], "its folder does not exist"),
         (["--list", "no.txt"], "no.txt: no such split file"),
         (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),

@@ -269,6 +269,7 @@ def test_errors_of_the_user(toy, inspect, tmp_path):
         (["--labeled-id-path", "none.txt"], "none.txt: no such split file"),
         (["--set", "data.labeled=null"], "data.labeled: not set"),
         (["--set", "epochs=0"], "epochs"),
+        (["--show", "-1"], "--show: found -1, expected 0 or more"),
     ):
         code, out, _ = inspect(*more)
         assert code == 2 and part in out and out.count("\n") == 1
