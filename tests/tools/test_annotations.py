@@ -402,8 +402,7 @@ CASES = {
 def test_from_annotations_to_masks(case, init):
     writer, names, texts = CASES[case]
     writer()
-    code, out, err = init()
-    assert code == 0, out + err
+    out = init().output()
     for text in (*texts, "2 labeled, 1 unlabeled, 1 val"):
         assert text in out, out
     assert load_config("configs/mine.yaml").data.classes == names
@@ -567,8 +566,8 @@ def test_faults_are_one_line_and_leave_nothing(case, init):
     writer, message = FAULTS[case]
     writer()
     before = sorted(Path().rglob("*"))
-    code, out, err = init()
-    assert code == 2 and message in out + err and err.count("\n") == 1, out + err
+    done = init()
+    assert message in done.out + done.mistake()
     assert sorted(Path().rglob("*")) == before
 
 
@@ -606,12 +605,11 @@ def test_matlab73_opens_no_cells(data, monkeypatch):
 def test_label_studio_pngs_name_a_file_of_theirs(init):
     label_studio_pngs()
     Image.new("L", (W, H)).save("notes/another.png")
-    code, out, err = init()
-    assert code == 0, err
+    init().output()
     for path in Path("photos").rglob("task-*.jpg"):
         path.rename(path.with_name(f"photo{path.name}"))
-    code, out, err = init("notes", "--force")
-    assert code == 2 and "notes/task-11-annotation-11-by-1-tag-" in err, err
+    err = init("notes", "--force").mistake()
+    assert "notes/task-11-annotation-11-by-1-tag-" in err
     assert "expected images named such as task-11.jpg" in err
 
 
@@ -632,20 +630,19 @@ def test_masks_go_to_a_new_folder(init):
     yolo()
     Path("photos_masks").mkdir()
     Path("photos_masks/mine.png").touch()
-    code, out, err = init("notes", "--masks", "photos_masks")
-    assert code == 2 and "--masks photos_masks: exists already" in err
-    code, out, err = init("notes/data.yaml", "--val", "nowhere")  # fails after they are written
-    assert code == 2 and not Path("photos_masks_2").exists()
-    code, out, err = init()
-    assert code == 0, err
+    err = init("notes", "--masks", "photos_masks").mistake()
+    assert "--masks photos_masks: exists already" in err
+    init("notes/data.yaml", "--val", "nowhere").mistake()  # fails after they are written
+    assert not Path("photos_masks_2").exists()
+    out = init().output()
     assert len(list(Path("photos_masks_2").rglob("*.png"))) == 3
     assert [path.name for path in Path("photos_masks").iterdir()] == ["mine.png"]
     again = next(line for line in out.splitlines() if line.startswith("names "))
     assert "--masks photos_masks_2" in again and "--annotations" not in again
-    code, out, err = init("notes", "--force", "--masks", "other/masks")
-    assert code == 0 and Path("other/masks/a/one.png").exists()
-    code, out, err = init("notes", "--force", "--classes", "a,b")
-    assert code == 2 and "classes come from --annotations" in err
+    init("notes", "--force", "--masks", "other/masks").output()
+    assert Path("other/masks/a/one.png").exists()
+    err = init("notes", "--force", "--classes", "a,b").mistake()
+    assert "classes come from --annotations" in err
 
 
 @pytest.mark.parametrize("module, where, error, code", [
@@ -673,8 +670,7 @@ def test_masks_stay_once_a_config_names_them(module, where, error, code, init, m
 ])  # fmt: skip
 def test_unannotated_pixels_and_images(option, value, names, masks, init):
     coco_polygons()
-    code, out, err = init("notes", option, value)
-    assert code == 0, err
+    init("notes", option, value).output()
     assert load_config("configs/mine.yaml").data.classes == names
     assert len(list(Path("photos_masks").rglob("*.png"))) == masks
     if value == "ignore":
@@ -693,9 +689,7 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
         {"id": 91, "category_id": 9, "segmentation": [box(0, 0, 2, 2)], **common},
     ]
     write("x.json", tree)
-    code, out, err = init()
-    assert code == 0, err
-    assert "unused     1 declared, without objects, no class: masks" in out
+    assert "unused     1 declared, without objects, no class: masks" in init().output()
     assert load_config("configs/mine.yaml").data.classes == ["Background", "field", "tree"]
     want = expected()
     want[12:14, 10:12], want[:2, :2] = 0, 255
@@ -711,8 +705,7 @@ def test_the_last_of_many_annotations_is_read(init):
          "annotations": [*none, {"result": [field, tree]}]}
         for i, name in enumerate(IMAGES)
     ])  # fmt: skip
-    code, out, err = init()
-    assert code == 0 and "objects: 6" in out, err
+    assert "objects: 6" in init().output()
 
 
 def test_the_last_annotation_of_a_task_in_json_min(init):
@@ -721,8 +714,8 @@ def test_the_last_annotation_of_a_task_in_json_min(init):
     older = [{**task, "tag": [], "updated_at": "2023", "annotation_id": 9} for task in tasks]
     newer = [{**task, "updated_at": "2024"} for task in tasks]
     write("min.json", newer + older)
-    code, out, err = init()
-    assert code == 0 and "objects: 6" in out and "annotations of one task: 3" in out, out + err
+    out = init().output()
+    assert "objects: 6" in out and "annotations of one task: 3" in out
 
 
 @pytest.mark.parametrize("points, size, shown", [
@@ -735,8 +728,7 @@ def test_masks_of_labelme_begin_at_their_first_pixel(points, size, shown, init):
     labelme_shape(label="field", shape_type="mask", points=points, mask=mask)()
     tree = json.loads(Path("notes/a/one.json").read_text())
     write("a/one.json", tree | {"shapes": tree["shapes"][:1], "imagePath": ""})
-    code, out, err = init()
-    assert code == 0, out + err
+    init().output()
     want = np.zeros((H, W), np.uint8)
     want[shown] = 1
     assert_mask(want)
@@ -753,8 +745,8 @@ def test_ignored_pixels_in_masks_for_validation(init):
         mask = expected() % 3
         mask[0] = 255
         Image.fromarray(mask).save(path)
-    code, out, err = init("notes", "--val", "val/images", "val/masks")
-    assert code == 0 and re.search(r"255 +\(ignored\) .* 3\n", out), out + err
+    out = init("notes", "--val", "val/images", "val/masks").output()
+    assert re.search(r"255 +\(ignored\) .* 3\n", out)
     assert load_config("configs/mine.yaml").data.classes == ["background", "field", "tree"]
 
 
@@ -777,8 +769,7 @@ def test_circles_and_ellipses(init):
             for i, (shape, kind) in enumerate([(round_, "b"), (turned, "a"), (line, "a")])}}
         for name in ("one.jpg", "two.jpg", "three.jpg")
     })  # fmt: skip
-    code, out, err = init("notes/via.json")
-    assert code == 0 and "regions of type polyline: 3" in out, err
+    assert "regions of type polyline: 3" in init("notes/via.json").output()
     want = (((x - 20) / 4) ** 2 + ((y - 16) / 12) ** 2 <= 1).astype(np.uint8)
     want[(x - 20) ** 2 + (y - 16) ** 2 <= 9] = 2
     assert_mask(want)
@@ -850,6 +841,6 @@ def test_names_that_label_studio_stores(images, name, found, capsys):
 def test_an_empty_label_file_is_background_but_not_one_of_boxes_alone(content, masks, init):
     yolo()
     write("labels/b/four.txt", content)
-    code, out, err = init()
-    assert code == 0 and len(list(Path("photos_masks").rglob("*.png"))) == masks, err
+    out = init().output()
+    assert len(list(Path("photos_masks").rglob("*.png"))) == masks
     assert ("1 without objects, unlabelled" in out) == (masks == 3)

@@ -76,8 +76,7 @@ def write(form, kind=np.uint16, numbers=range(COUNT)):
 )
 def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init):
     path = write(form, kind)
-    code, out, err = init()
-    assert code == 0, err
+    out = init().output()
     text, data = Path("configs/mine.yaml").read_text(), load_config("configs/mine.yaml").data
     assert (data.bands, data.rgb_bands) == (bands, rgb_bands)
     assert ("# rgb_bands" in text) == (form == "bands")
@@ -111,8 +110,7 @@ def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
     edited = f"data.image_range={ranges[0] if form == 'png' else ranges}"
 
     def warned(*settings):
-        code, out, err = run(check_data, "--config", config, "--set", *settings)
-        assert code == 0, err
+        out = run(check_data, "--config", config, "--set", *settings).output()
         return re.findall(r"Fix: (data.mean: .*), (data.std: .*)", out)
 
     assert not warned("data.cache_mb=0")
