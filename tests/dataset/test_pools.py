@@ -125,24 +125,14 @@ def link_file(pools):
     return {"unlabeled": ["images/l9.jpg"]}
 
 
-def damage(pools):
-    (pools.root / "images/u5.jpg").write_bytes(b"")
-    return {}
-
-
 # Lines of the pool's lists (or what makes them), and parts of the error.
 REFUSED = {
-    "missing": ({"unlabeled": ["images/u0.jpg", "images/u1.jpg"]},
-                ["pool_unlabeled.txt line 2: ", "pool/images/u1.jpg: no such file"]),
-    "missing mask": ({"labeled": ["images/l0.jpg masks/l1.png"]},
-                     ["pool_labeled.txt line 1: ", "pool/masks/l1.png: no such file"]),
     "leak": ({"unlabeled": ["images/v0.jpg"]},
              ["pool_val.txt line 1: ", "images/v0.jpg", "pool_unlabeled.txt line 1"]),
     "linked": (link, ["pool_unlabeled.txt line 1: 'linked/l1.jpg' is also in",
                       "labeled.txt line 2 as ", "data/images/l1.jpg. Fix: "]),
     "linked file": (link_file, ["pool_unlabeled.txt line 1: 'images/l9.jpg' is also in",
                                 "labeled.txt line 2 as ", "data/images/l1.jpg. Fix: "]),
-    "damaged": (damage, ["pool_unlabeled.txt line 2: ", "images/u5.jpg", "not a readable image"]),
 }  # fmt: skip
 
 
