@@ -18,7 +18,7 @@ from dataset.samples import Samples
 from dataset.split_files import Split, Splits
 from dataset.validation import read_splits
 from engine.dry_run import _seconds_to_load, _validation
-from tests.engine.test_resume import assert_equal
+from tests.runs import assert_equal
 from util.config.data import Data
 from util.config.loading import load_config
 from util.errors import UserError

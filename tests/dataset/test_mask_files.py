@@ -7,8 +7,8 @@ from PIL import Image
 from dataset.bands import bands_of, read_bands
 from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
-from tests.dataset.test_bands import data as data_of
-from tests.dataset.test_bands import png
+from tests.bands import data as data_of
+from tests.bands import png
 from tests.own_images import write_raster
 from tools.prepare.own.masks import inspect_mask
 from util.errors import UserError

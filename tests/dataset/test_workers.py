@@ -15,7 +15,7 @@ from dataset import loaders
 from dataset.datasets import TrainingSet
 from supervised import SupOnly
 from tests.conftest import Done, run_python, saved
-from tests.tools.test_slurm import until_there
+from tests.scripts import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
 from util.errors import UserError

@@ -16,20 +16,14 @@ from PIL import ImageFile
 import engine.trainer
 from engine.progress import NonfiniteMonitor
 from engine.run_dir import RunDir
-from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines, saved
-from tests.engine.test_restarts import launcher
-from tests.engine.test_resume import assert_equal, first_steps
-from tests.forked import FORKED, spread
-from tests.tools.test_slurm import until_there
+from tests.forked import FORKED, launcher, spread
+from tests.runs import after_steps, assert_equal, first_steps, latest, poisoned, stopped
+from tests.scripts import until_there
 from util.errors import UserError
 from util.interrupt import EXIT_CODE, SIGNALS
-
-
-def end(run):
-    return saved(run / "latest.pth")
 
 
 def records(run):
@@ -48,25 +42,6 @@ def saves(monkeypatch):
 
     monkeypatch.setattr(RunDir, "save", spying)
     return found
-
-
-def stopped(train, kind, argv):
-    """Train until the run stops itself; return the exit code."""
-    with pytest.raises(SystemExit) as end:
-        train(kind, argv)
-    return end.value.code
-
-
-def after_steps(monkeypatch, do):
-    """Call `do(trainer, raw, number)` after each step."""
-    step = Trainer.optimize
-
-    def spying(self, raw, number):
-        scalars = step(self, raw, number)
-        do(self, raw, number)
-        return scalars
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
 
 
 @pytest.fixture
@@ -92,10 +67,10 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
         (8, signal.SIGINT, (1, 4)),  # inside the next one
     ):
         signalled(FixMatch, long.argv(tmp_path / "parts"), step, number)
-        state = end(tmp_path / "parts")
+        state = latest(tmp_path / "parts")
         assert (state["epoch"], state["done"]) == place
     train(FixMatch, long.argv(tmp_path / "parts"))
-    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    assert_equal(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
     assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 2, 5, 9]
     assert handlers == [
@@ -106,7 +81,7 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 @pytest.mark.skipif(signal.SIGHUP not in SIGNALS, reason="the tests run under nohup")
 def test_a_closed_terminal_saves(long, signalled, tmp_path):
     signalled(SupOnly, long.argv(tmp_path / "run"), 1, signal.SIGHUP)
-    assert end(tmp_path / "run")["done"] == 2
+    assert latest(tmp_path / "run")["done"] == 2
 
 
 def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatch):
@@ -125,13 +100,13 @@ def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatc
     monkeypatch.setattr(ImageFile.ImageFile, "load", signalling)
     settings = ["--set", "data.workers=0", "data.cache_mb=0"]
     assert stopped(train, SupOnly, long.argv(tmp_path / "run", *settings)) == EXIT_CODE
-    assert (end(tmp_path / "run")["epoch"], end(tmp_path / "run")["done"]) == (0, 3)
+    assert (latest(tmp_path / "run")["epoch"], latest(tmp_path / "run")["done"]) == (0, 3)
 
 
 def test_a_shorter_epoch_ends_where_it_was_left(toy, train, signalled, tmp_path):
     run = tmp_path / "run"
     signalled(SupOnly, toy.argv(run, "--set", "epoch_length=6"), 9)
-    assert (end(run)["epoch"], end(run)["done"]) == (1, 4)
+    assert (latest(run)["epoch"], latest(run)["done"]) == (1, 4)
     train(SupOnly, toy.argv(run, "--force", "--set", "epoch_length=3", "epochs=3"))
     assert [record["steps"] for record in records(run)] == [6, 6, 9]
     assert all(record.get("step_seconds", 1) > 0 for record in records(run))
@@ -148,7 +123,7 @@ def test_repeated_signals_to_all_processes_save(long, tmp_path):
         os.killpg(process.pid, signal.SIGTERM)
         time.sleep(0.2)
     assert process.wait(60) == EXIT_CODE
-    assert end(run)["done"] > 0
+    assert latest(run)["done"] > 0
 
 
 def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):
@@ -158,7 +133,7 @@ def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, 
 
     after_steps(monkeypatch, fill)
     train(SupOnly, long.argv(tmp_path / "run"))
-    assert end(tmp_path / "run")["epoch"] == 3
+    assert latest(tmp_path / "run")["epoch"] == 3
     log = (tmp_path / "run/log.txt").read_text()
     assert "(No space left on device); only log.txt continues" in log and "epoch 3/3" in log
 
@@ -177,7 +152,7 @@ def test_stopped_before_a_validation(long, train, signalled, tmp_path):
     train(SupOnly, long.argv(tmp_path / "whole"))
     signalled(SupOnly, long.argv(tmp_path / "parts"), 4)
     train(SupOnly, long.argv(tmp_path / "parts"))
-    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    assert_equal(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 5]
 
 
@@ -227,7 +202,7 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     assert not folder.latest.exists()
     written.set()
     folder.close()
-    assert_equal(expected, end(tmp_path))
+    assert_equal(expected, latest(tmp_path))
     assert_equal(expected, saved(tmp_path / "best.pth"))
     assert records(tmp_path) == [{"epoch": 1}]
 
@@ -236,7 +211,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, refused, 
     run = tmp_path / "run"
     long.change(epoch_length=1)
     train(SupOnly, long.argv(run))
-    whole, state = (run / "latest.pth").read_bytes(), end(run)
+    whole, state = (run / "latest.pth").read_bytes(), latest(run)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 16
     for damaged in (b"", bytes(flipped)):
@@ -245,7 +220,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, refused, 
         out = capsys.readouterr().out
         assert "latest.pth" in out and "continuing from the one before, " in out
         assert (run / "damaged.pth").read_bytes() == damaged
-        assert_equal(state, end(run))  # after the last of three epochs, run again
+        assert_equal(state, latest(run))  # after the last of three epochs, run again
     (run / "previous.pth").write_bytes(b"x")
     (run / "latest.pth").write_bytes(b"x")
     assert "previous.pth" in refused(SupOnly, long.argv(run))
@@ -293,26 +268,6 @@ def test_two_runs_in_one_folder(tmp_path):
     after.lock()
 
 
-def poisoned(monkeypatch, steps):
-    """Put NaN into the images of these steps, as a broken decoder or an overflow would."""
-    original, number = Trainer.optimize, []
-
-    def spying(self, raw, current):
-        number[:] = [current]
-        return original(self, raw, current)
-
-    make = engine.trainer.make_views
-
-    def views(*args):
-        batch = make(*args)
-        if number[0] in steps:
-            batch["labeled"]["image"][0, 0, 0, 0] = float("nan")
-        return batch
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
-    monkeypatch.setattr(engine.trainer, "make_views", views)
-
-
 def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
     seen = {}
     after_steps(monkeypatch, lambda _, raw, number: seen.update({number: raw}))
@@ -330,7 +285,7 @@ def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, mo
 def test_float16_start_logs_no_warning(long, train, tmp_path, capsys):
     train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
     assert not list(tmp_path.glob("nonfinite*"))
-    assert end(tmp_path)["scaler"]["scale"] >= 1
+    assert latest(tmp_path)["scaler"]["scale"] >= 1
 
 
 def test_deterministic_runs(long, train, tmp_path):
@@ -338,7 +293,7 @@ def test_deterministic_runs(long, train, tmp_path):
         train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true", "epochs=1"))
     assert torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
-    assert_equal(end(tmp_path / "a"), end(tmp_path / "b"))
+    assert_equal(latest(tmp_path / "a"), latest(tmp_path / "b"))
 
 
 def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
@@ -350,7 +305,7 @@ def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
     os.kill(launch.process.pid, signal.SIGUSR1)
     done = launch.end(60)
     assert done.returncode == EXIT_CODE, done.stderr
-    state = end(tmp_path / "run")
+    state = latest(tmp_path / "run")
     assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
     assert "stopped by SIGUSR1" in done.stdout
     assert f"step {state['done']}; the same command continues" in done.stdout
@@ -377,7 +332,7 @@ main(SupOnly)
     long.change(epochs=1, epoch_length=40, batch_size=4)
     ended = spread(script, *long.argv(tmp_path / "run", "--device", "cpu"))
     assert ended.returncode == EXIT_CODE, ended.stderr
-    assert end(tmp_path / "run")["done"] == done
+    assert latest(tmp_path / "run")["done"] == done
 
 
 def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):

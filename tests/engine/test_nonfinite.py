@@ -16,8 +16,7 @@ from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly
 from tests.conftest import json_lines, saved
-from tests.engine.test_interruption import after_steps, end, poisoned, stopped
-from tests.engine.test_resume import assert_equal
+from tests.runs import after_steps, assert_equal, latest, poisoned, stopped
 from tools import autolabel, publish
 from util.config.schema import Optimizer
 from util.errors import UserError
@@ -129,14 +128,14 @@ def test_ranks_adapt_the_scale_alike(monkeypatch):
 def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
     argv = long.argv(tmp_path / "run", "--set", "precision=float32")
     train(SupOnly, argv)
-    last = end(tmp_path / "run")
+    last = latest(tmp_path / "run")
     (tmp_path / "run/latest.pth").unlink()
     old = saved(tmp_path / "run/previous.pth")
     old["scaler"] = OLD_SCALER
     del old["nonfinite"]
     torch.save(old, tmp_path / "run/previous.pth")
     train(SupOnly, argv)
-    assert_equal(end(tmp_path / "run")["method"], last["method"])
+    assert_equal(latest(tmp_path / "run")["method"], last["method"])
     scale = LossScale(CPU, "float16")
     scale.load_state(OLD_SCALER)
     assert scale.state()["scale"] == 65536
@@ -157,7 +156,7 @@ def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
     assert captured.err.count("\n") == 1
     assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in captured.err
     assert "epoch 2/3 model" not in captured.out  # not scored either
-    state = end(tmp_path / "run")
+    state = latest(tmp_path / "run")
     assert state["epoch"] == 1 and not nonfinite_tensors(state)
 
 
@@ -167,7 +166,7 @@ def test_steps_in_a_row_are_counted_across_a_resume(long, refused, tmp_path, mon
     for _ in range(2):
         argv = long.argv(tmp_path / "run", "--set", "nonfinite_limit=3")
         assert "step 11" in refused(SupOnly, argv)
-        assert end(tmp_path / "run")["nonfinite"] == 2
+        assert latest(tmp_path / "run")["nonfinite"] == 2
 
 
 def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ from torch import nn
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, with_scaled_lr
 from model.build import build_network
 from semi.ema import frozen_copy
+from tests.batches import FAMILIES
 from tests.conftest import METHODS, saved
-from tests.methods.test_steps import FAMILIES
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
 from util.errors import UserError

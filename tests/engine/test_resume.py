@@ -14,38 +14,17 @@ from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import METHODS, json_lines, saved, write_sample
 from tests.prototypes import Prototypes
+from tests.runs import assert_equal, first_steps
 from tools.results.runs import Run
 from util.errors import UserError
-
-MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
 
 
 class Killed(Exception):
     pass
 
 
-def assert_equal(a, b, where="state"):
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() - MEASURED == b.keys() - MEASURED, where
-        for key in a.keys() - MEASURED:
-            assert_equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
-
-
 def contents(run):
     return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "run.lock"}
-
-
-def first_steps(run):
-    return [line["first_step"] for line in json_lines(run / "starts.jsonl")]
 
 
 @pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])

@@ -27,11 +27,11 @@ from semi.panels import (
     principal_colours,
 )
 from supervised import SupOnly
+from tests.bands import banded
+from tests.batches import FAMILIES, raw_batch
 from tests.conftest import METHODS, json_lines, saved
-from tests.dataset.test_bands import banded
-from tests.engine.test_resume import assert_equal
-from tests.methods.test_steps import FAMILIES, raw_batch
 from tests.prototypes import Prototypes
+from tests.runs import assert_equal
 from unimatch import UniMatch
 from util.config.loading import load_config
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dataset import validation
+from tests.bands import png
 from tests.conftest import write_sample
-from tests.dataset.test_bands import png
 from tests.own_images import georeference, turned
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dataset.reader import Reader
+from tests.bands import png
 from tests.conftest import write_sample
-from tests.dataset.test_bands import png
 from tests.own_images import turned
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import band_facts, image_facts

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
-from tests.dataset.test_bands import png
+from tests.bands import png
 from tests.own_images import put, write_images, write_masks
 from tools.check_data import __main__ as check_data
 from tools.prepare.own.images import (

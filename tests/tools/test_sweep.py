@@ -16,8 +16,7 @@ import yaml
 from dataset.split_files import read_split_file, split_identity
 from tests.conftest import REPOSITORY, write_lines, write_programs, write_sample
 from tests.fake_runs import fake_run
-from tests.tools.test_scripts import ENVIRONMENT
-from tests.tools.test_slurm import SCONTROL, SRUN, until_there
+from tests.scripts import SCONTROL, SRUN, environment, until_there
 from tools.methods import CLASSES, method_of
 from tools.results.published import read_published
 from tools.results.runs import find_runs
@@ -418,12 +417,11 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
 
     job = subprocess.run(
         ["sh", "tools/slurm_train.sh", "--extra"], cwd=REPOSITORY, capture_output=True, text=True,
-        env=ENVIRONMENT | {
-            "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
-            "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
-            "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0", "save_path": "",
-            "MAX_RESTARTS": "0",
-        },
+        env=environment(
+            PATH=f"{programs / 'job'}:{os.environ['PATH']}", STUBS=programs, SLURM_JOB_ID=8,
+            SLURM_ARRAY_TASK_ID=4, SLURM_SUBMIT_DIR=REPOSITORY, array=file, num_gpu=0,
+            save_path="", MAX_RESTARTS=0,
+        ),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
     last = planned[3]
