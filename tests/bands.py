@@ -54,5 +54,4 @@ def banded(toy, bands, **keys):
     for kind in ("labeled", "unlabeled", "val"):
         text = toy.path(kind).read_text()
         toy.path(kind).write_text(text.replace(".jpg", suffix))
-    toy.tree["data"] |= {"bands": bands, **keys}
-    toy.write_config()
+    toy.change_data(bands=bands, **keys)

@@ -123,15 +123,20 @@ class Toy:
         self.write_config()
         return self
 
+    def change_data(self, **keys) -> "Toy":
+        """Change keys of the `data` section."""
+        self.tree["data"] |= keys
+        self.write_config()
+        return self
+
     def use_pairs(self, root: Path) -> None:
         """Use the pairs of tools.make_shapes at `root` instead of the images."""
-        self.tree["data"] |= {
-            "root": str(root), "classes": ["unchanged", "changed"],
-            "label_map": {"0": 0, "255": 1, "128": "ignore"},
-            "pair": {"first": "A", "second": "B", "masks": "label"},
+        self.change_data(
+            root=str(root), classes=["unchanged", "changed"],
+            label_map={"0": 0, "255": 1, "128": "ignore"},
+            pair={"first": "A", "second": "B", "masks": "label"},
             **{kind: str(root / f"{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
-        }  # fmt: skip
-        self.write_config()
+        )  # fmt: skip
 
     def argv(self, save_path: Path | str, *more: str) -> list[str]:
         return ["--config", str(self.config), "--save-path", str(save_path), *more]

@@ -385,8 +385,7 @@ def test_check_data_tells_of_every_band(toy, run, tmp_path):
 def test_what_a_step_of_many_bands_costs(toy):
     toy.tree["model"] = UNET
     toy.tree["criterion"] = {"name": "ce_dice", "class_weights": "auto"}
-    toy.tree["data"] |= {"bands": "grey", "geometry": "rotate_resize"}
-    toy.write_config()
+    toy.change_data(bands="grey", geometry="rotate_resize")
     grey = step_cost(UniMatch, load_config(toy.config), 2, 2)
     eight = {"data.bands": [*range(1, 9)], "data.image_range": [0, 9]}
     sets = [f"{key}={value}" for key, value in eight.items()]

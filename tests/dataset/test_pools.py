@@ -51,9 +51,7 @@ class Pools:
         return [str(self.toy.path(kind)), self.listed(kind)]
 
     def config(self, **data):
-        self.toy.tree["data"] |= data
-        self.toy.write_config()
-        return load_config(self.toy.config)
+        return load_config(self.toy.change_data(**data).config)
 
     def config_of_both(self):
         return self.config(**{kind: self.both(kind) for kind in ("labeled", "unlabeled", "val")})

@@ -260,9 +260,7 @@ def test_bad_input(command, toy, tmp_path):
         ("column", "--images: data.pair is set. Fix: name pairs in a split file"),
         ({"first": "A", "second": "B", "masks": "C"}, "split files of names have no column"),
     ):
-        toy.tree["data"]["pair"] = pair
-        toy.write_config()
-        data = load_config(toy.config).data
+        data = load_config(toy.change_data(pair=pair).config).data
         with pytest.raises(UserError, match=message):
             encoding_of_labels(data)
             unlabelled_samples(data, {"a": tmp_path / "a.png"}, None)

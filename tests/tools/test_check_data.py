@@ -95,11 +95,6 @@ def store_deep(toy):
         toy.path(kind).write_text(toy.path(kind).read_text().replace(".jpg", ".png"))
 
 
-def edit_data(toy, **keys):
-    toy.tree["data"] |= keys
-    toy.write_config()
-
-
 def spoil(toy, name):
     (toy.root / f"images/{name}.jpg").write_bytes(b"no image")
 
@@ -150,12 +145,12 @@ PLANTED = {
                ("absent class", "val", 0), ["val.txt", "tree, road"]),
     "few": (lambda t: t.write_list("val", ["images/v0.jpg masks/v0.png"]),
             ("small val", "val", 0), ["val.txt: 1 validation image, expected", "--folds"]),
-    "crops": (lambda t: (t.tree.update(crop_size=129), t.write_config()),
+    "crops": (lambda t: t.change(crop_size=129),
               ("ignored crops", "labeled", 0), ["labeled.txt", "129 pixels", "100%"]),
     "shared volume": (lambda t: t.change(evaluation={"volume_pattern": "images/.([1-9])"}),
                       ("shared volume", "val", 0),
                       ["val.txt: 2 of 2 volumes, such as 1, have slices in", "labeled.txt and"]),
-    "normalisation": (lambda t: (store_deep(t), edit_data(t, image_range=[0, 25500])),
+    "normalisation": (lambda t: (store_deep(t), t.change_data(image_range=[0, 25500])),
                       ("normalisation", "labeled", 0),
                       ["red has mean 0.0", "after data.image_range, the config says 0.485, 0.229",
                        "Fix: data.mean: [0.0"]),
@@ -242,8 +237,7 @@ def test_label_map_and_lists_from_the_command_line(toy, inspect, tmp_path):
 def test_folders_and_test_images(toy, inspect):
     for i in range(2):
         write_sample(toy.root / "test", f"t{i}")
-    toy.tree["data"]["test"] = {"images": "test/images", "masks": "test/masks"}
-    toy.write_config()
+    toy.change_data(test={"images": "test/images", "masks": "test/masks"})
     code, _, report = inspect()
     assert code == 0 and report["lists"]["test"]["images"] == 2
     shutil.copy(toy.root / "images/v0.jpg", toy.root / "test/images/t0.jpg")

@@ -50,8 +50,7 @@ def add(toy, kind, name, image=None, mask=None, **save):
 
 
 def test_page_is_escaped_and_needs_nothing_else(toy, page):
-    toy.tree["data"]["classes"] = ["<sky>", "tree & bush", "road"]
-    toy.write_config()
+    toy.change_data(classes=["<sky>", "tree & bush", "road"])
     add(toy, "labeled", "<b>bold<script>")
     add(toy, "labeled", "x'\"", mask=np.full((44, 52), 99, np.uint8))
     text = page()
