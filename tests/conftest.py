@@ -148,7 +148,7 @@ def toy(tmp_path: Path, monkeypatch) -> Toy:
 
 
 @pytest.fixture
-def long(toy):
+def three_epochs(toy):
     """Toy dataset with three epochs of five steps."""
     return toy.change(epochs=3, epoch_length=5)
 
@@ -228,7 +228,7 @@ def train(monkeypatch):
 
 
 @pytest.fixture
-def refused(train, capsys):
+def training_error(train, capsys):
     """Run a method's command line, which must fail; return its one error line."""
 
     def run(kind, argv: list[str]) -> str:
@@ -268,7 +268,7 @@ def run_python(*arguments: str) -> Done:
 
 
 @pytest.fixture
-def mistake(run):
+def user_error(run):
     """Run the `main` of a script, which must fail; return its one error line."""
     return lambda module, *argv: run(module, *argv).mistake()
 

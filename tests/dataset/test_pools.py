@@ -135,12 +135,12 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused_before_training(case, pools, refused, tmp_path):
+def test_what_is_refused_before_training(case, pools, training_error, tmp_path):
     lines, parts = REFUSED[case]
     pools.config_of_both()
     for kind, written in (lines(pools) if callable(lines) else lines).items():
         pools.write(kind, written)
-    err = refused(FixMatch, pools.toy.argv(tmp_path / "run"))
+    err = training_error(FixMatch, pools.toy.argv(tmp_path / "run"))
     assert not (tmp_path / "run/log.txt").exists()
     assert all(part in err for part in parts), err
 
@@ -157,11 +157,11 @@ def test_one_file_through_two_roots_is_found(pools):
         read_splits(config.data, unlabeled=True)
 
 
-def test_evaluation_refuses_an_image_twice(pools, mistake):
+def test_evaluation_refuses_an_image_twice(pools, user_error):
     pools.remove_those_without_masks()
     pools.config(val=[pools.listed("val"), pools.folders()])
     argv = ["--config", pools.toy.config, "--checkpoint", pools.toy.config]
-    assert "'images/v0.jpg' is also in" in mistake(evaluate, *argv)
+    assert "'images/v0.jpg' is also in" in user_error(evaluate, *argv)
 
 
 def test_inspection_across_roots(pools):

@@ -31,14 +31,14 @@ def small(toy):
 
 
 @pytest.mark.parametrize("size", [0, 10, 1_000, 1_000_000])
-def test_full_disk(size, small, train, refused, tmp_path):
+def test_full_disk(size, small, train, training_error, tmp_path):
     """Fill the disk before the lock, the config, the logs or the checkpoint is written."""
     run = tmp_path / "run"
     train(SupOnly, small.argv(run, "--set", "epochs=1"))
     before = (run / "latest.pth").read_bytes()
     argv = small.argv(run, "--set", "epochs=2", "--force")
     with no_file_larger_than(size):
-        output = refused(SupOnly, argv)
+        output = training_error(SupOnly, argv)
     assert str(run) in output and "cannot be written" in output and "File too large" in output
     assert (run / "latest.pth").read_bytes() == before and not list(run.glob("*.partial"))
     assert len(Run(run).epochs) == 1
@@ -49,7 +49,7 @@ def test_full_disk(size, small, train, refused, tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["latest.pth", "metrics.jsonl", "best.pth"])
-def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
+def test_failing_rename(failing, small, train, training_error, tmp_path, monkeypatch):
     run, replace = tmp_path / "run", Path.replace
     argv = small.argv(run)
 
@@ -60,7 +60,7 @@ def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", sometimes)
-        output = refused(SupOnly, argv)
+        output = training_error(SupOnly, argv)
     assert f"{failing}: cannot be written" in output and "previous one is kept" in output
     assert latest(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
     if failing == "latest.pth":  # a checkpoint that was not written must not be linked

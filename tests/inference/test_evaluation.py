@@ -252,7 +252,7 @@ def test_the_log_of_a_training_shows_few_of_many_classes():
     assert score_table(few, names[:25], is_short=True) == score_table(few, names[:25])
 
 
-def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_path):
+def test_an_image_without_volume_is_refused_before_training(toy, training_error, tmp_path):
     images = ["p1_01.png", "p1_02.png", "p2_01.png"]
     assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]
     assert volume_indices(images, None) == [0, 0, 0]
@@ -260,7 +260,7 @@ def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_pa
         with pytest.raises(UserError, match="names no volume of images/v0.jpg"):
             volume_indices(["images/v0.jpg"], pattern)
     volumes = "evaluation={select: dice, volume_pattern: '(p\\d+)'}"
-    output = refused(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
+    output = training_error(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
     assert "'(p\\d+)' names no volume of images/v0.jpg" in output
     assert not (tmp_path / "run/metrics.jsonl").exists()
 

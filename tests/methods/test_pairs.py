@@ -306,7 +306,7 @@ def test_a_checkpoint_of_pairs_is_none_of_single_images(pair_run):
     assert load_network(config.model, config.data, best).siamese
 
 
-def test_single_images_take_no_second_ones(trained, toy, mistake, tmp_path):
+def test_single_images_take_no_second_ones(trained, toy, user_error, tmp_path):
     images = ["--images", toy.root / "images", "--second", toy.root / "images"]
-    output = mistake(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
+    output = user_error(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
     assert "single images" in output

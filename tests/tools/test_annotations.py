@@ -17,7 +17,7 @@ from pycocotools import mask as rle
 from scipy.io import savemat
 
 from tests.miniature import encoded, rectangle, run_lengths
-from tests.own_images import turned, with_palette
+from tests.own_images import exif_with_orientation, with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
@@ -459,7 +459,7 @@ def ambiguous():
 def exif_orientation():
     coco()()
     image = Image.open("photos/a/one.jpg")
-    image.save("photos/a/one.jpg", exif=turned(6))
+    image.save("photos/a/one.jpg", exif=exif_with_orientation(6))
 
 
 def via_without_project():

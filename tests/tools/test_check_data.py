@@ -11,7 +11,7 @@ from PIL import Image
 from dataset import validation
 from tests.bands import png
 from tests.conftest import write_sample
-from tests.own_images import georeference, turned
+from tests.own_images import exif_with_orientation, georeference
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS
 
@@ -74,7 +74,7 @@ def store_turned(toy, name, orientation, *, mask_too):
     """Store an image rotated, with the EXIF orientation that undoes it; rotate the mask or not."""
     back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
     path = toy.root / f"images/{name}.jpg"
-    Image.open(path).transpose(back).save(path, exif=turned(orientation))
+    Image.open(path).transpose(back).save(path, exif=exif_with_orientation(orientation))
     if mask_too:
         mask = toy.root / f"masks/{name}.png"
         Image.open(mask).transpose(back).save(mask)

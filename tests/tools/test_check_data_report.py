@@ -13,7 +13,7 @@ from PIL import Image
 from dataset.reader import Reader
 from tests.bands import png
 from tests.conftest import write_sample
-from tests.own_images import turned
+from tests.own_images import exif_with_orientation
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import band_facts, image_facts
 from tools.check_data.inspect import inspect
@@ -147,7 +147,7 @@ def planted(toy):
     add(toy, "labeled", "black", Image.new("RGB", (52, 44)))
     add(toy, "labeled", "night", noise(0, 30))
     add(toy, "labeled", "grey", noise(100, 150, 44, 52))
-    add(toy, "labeled", "turned", noise(100, 150), exif=turned(3))
+    add(toy, "labeled", "turned", noise(100, 150), exif=exif_with_orientation(3))
     add(toy, "labeled", "again")
     add(toy, "val", "leak")
     add(toy, "val", "broken")

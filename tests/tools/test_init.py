@@ -21,7 +21,7 @@ from tests.own_images import (
     NAMES,
     TINY,
     georeference,
-    put,
+    save_image,
     truth,
     with_palette,
     write_images,
@@ -148,7 +148,7 @@ def test_folders_of_sets_are_kept_apart(options, counts, init):
     if options[1:] == ["0.4"]:
         names[:3] = "0", "1", "train/2"
     for old, new in zip(write_images(Path("more")), names, strict=True):
-        put(Image.open(f"more/{old}.jpg"), f"images/{new}.jpg")
+        save_image(Image.open(f"more/{old}.jpg"), f"images/{new}.jpg")
     write_masks(Path("masks"), names, "index")
     code, out, err = init(*options)
     labelled, val, test = counts
@@ -170,7 +170,7 @@ def test_images_to_validate_or_test_on_are_not_unlabelled(options, counts, init)
     names = ["train/a/0", "train/1", "train/2", "val/3", "test/4"]
     bare = ["train/5", "val/6", "test/7"]
     for number, new in enumerate(names + bare):
-        put(Image.new("RGB", truth(number).shape[::-1]), f"images/{new}.jpg")
+        save_image(Image.new("RGB", truth(number).shape[::-1]), f"images/{new}.jpg")
     write_masks(Path("masks"), names, "index")
     out = init(*options).output()
     assert counts in out
@@ -183,7 +183,7 @@ def test_images_to_validate_or_test_on_are_not_unlabelled(options, counts, init)
 def test_the_image_pattern_holds_for_unlabelled_images(init):
     write_masks(Path("images"), write_images(Path("images")), "index", suffix="_gt")
     for name in ("8_depth.png", "8_rgb.jpg", "9_rgb.jpg"):
-        put(Image.new("RGB", (50, 40)), f"more/{name}")
+        save_image(Image.new("RGB", (50, 40)), f"more/{name}")
     for path in [*Path("images").rglob("*.jpg")]:
         path.rename(path.with_name(f"{path.stem}_rgb.jpg"))
     patterns = ["--masks", "images", "--image-pattern", "*_rgb.jpg", "--mask-pattern", "*_gt.png"]
@@ -261,7 +261,7 @@ def test_the_masks_are_no_unlabelled_images(init):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), [*stems, "spare"], "index")
     for name in "xy":
-        put(Image.new("RGB", (50, 40)), f"{name}.jpg")
+        save_image(Image.new("RGB", (50, 40)), f"{name}.jpg")
     assert " 2 unlabeled" in init("--unlabeled", ".").output()
 
 
@@ -300,7 +300,7 @@ FIRST = Path("masks/b/c/photo 0.png")
 SPOILT = {
     "size": lambda: Image.new("L", (9, 9)).save(FIRST),
     "jpeg": lambda: (Image.new("L", (52, 44)).save(FIRST.with_suffix(".jpg")), FIRST.unlink()),
-    "photograph": lambda: put(
+    "photograph": lambda: save_image(
         np.random.default_rng(0).integers(0, 255, (44, 52, 3), np.uint8), FIRST
     ),
     "two of a name": lambda: Image.new("L", (52, 44)).save(FIRST.with_suffix(".bmp")),
@@ -433,7 +433,7 @@ def test_masks_of_objects_are_refused(numbering, init):
             mask[4 * (place % 10) :][:3, 10 * (place // 10) :][:, :9] = first + place
         table = np.random.default_rng(0).permutation(256).astype(np.uint8)
         picture = mask if numbering != "colours" else np.stack([mask, table[mask], mask], -1)
-        put(picture, f"masks/{stem}.png")
+        save_image(picture, f"masks/{stem}.png")
     assert "one value per object" in init().mistake()
     if numbering != "colours":
         assert init("--classes", "0=background,other=object")[0] == 0
@@ -518,8 +518,8 @@ def test_skipped_and_validation_images_are_not_counted_as_unlabelled(init):
 def test_large_files_need_an_option(init, run):
     """Apply the size limit to images and masks, in `init` and in every reader of the config."""
     for i in range(2):
-        put(Image.new("RGB", (1300, 1000)), f"images/{i}.png")
-        put(np.eye(1000, 1300, dtype=np.uint8), f"masks/{i}.png")
+        save_image(Image.new("RGB", (1300, 1000)), f"images/{i}.png")
+        save_image(np.eye(1000, 1300, dtype=np.uint8), f"masks/{i}.png")
     code, out, err = init("--max-megapixels", 1)
     assert code == 2 and "4 files cannot be used" in err
     for kind in ("images", "masks"):
@@ -540,7 +540,7 @@ def test_large_files_need_an_option(init, run):
 
 @pytest.mark.parametrize("suffix", [".h5", ".npy", ".nii", ".dcm"])
 def test_a_folder_without_images_is_no_matter_of_masks(suffix, run, tmp_path):
-    put(Image.new("RGB", (9, 9)), tmp_path / "a.png")
+    save_image(Image.new("RGB", (9, 9)), tmp_path / "a.png")
     (tmp_path / "a.png").rename(tmp_path / f"a{suffix}")
     err = run(prepare, "init", "--images", tmp_path, "--out", tmp_path / "mine.yaml").err
     error = err.splitlines()[-1]
@@ -574,8 +574,8 @@ SLICES = [f"patient{p:03d}_frame01_slice_{s}" for p in range(4) for s in range(5
 ])  # fmt: skip
 def test_a_note_names_groups_in_both_splits(names, options, note, init):
     for name in names:
-        put(np.full((9, 9, 3), len(name), np.uint8), f"images/{name}.png")
-        put(np.eye(9, dtype=np.uint8), f"masks/{name}.png")
+        save_image(np.full((9, 9, 3), len(name), np.uint8), f"images/{name}.png")
+        save_image(np.eye(9, dtype=np.uint8), f"masks/{name}.png")
     if options[1:] == ["images"]:  # whole patients
         options = ["--val", "images/held"]
         for folder in ("images", "masks"):
@@ -677,7 +677,7 @@ def test_masks_that_may_agree_in_two_ways_are_asked_about(one, init, run):
     init("--classes", "0=background,1=object,255=object").output()
 
 
-def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, refused):
+def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, training_error):
     stems = write_images(Path("images"))
     write_masks(Path("masks"), stems, (".png", bits(8)))
     bits(1)(truth(0)).save(Path("masks") / f"{stems[0]}.png")
@@ -688,13 +688,13 @@ def test_a_config_by_hand_does_not_hide_that_masks_disagree(init, run, refused):
     code, out, err = run(check_data, "--config", "configs/mine.yaml")
     assert code == 1 and "masks stored in several ways" in out and "(mode 1: 0, 1)" in out, err
     argv = ["--config", "configs/mine.yaml", "--save-path", "run", "--set", *TINY]
-    assert "one value means different colours" in refused(SupOnly, argv)
+    assert "one value means different colours" in training_error(SupOnly, argv)
     same = "data.label_map={0: 0, 1: 1, 255: 1}"  # white has one meaning
     out = run(check_data, "--config", "configs/mine.yaml", "--set", same).output()
     assert "stored in several ways" not in out
 
 
-def test_palettes_that_number_colours_anew_are_refused(init, run, refused):
+def test_palettes_that_number_colours_anew_are_refused(init, run, training_error):
     """Also in a config by hand; a palette that just lacks its colours agrees with all others."""
     stems = write_images(Path("images"))
     colours = np.array([[0, 0, 0], [200, 0, 0], [0, 200, 0]])
@@ -711,7 +711,7 @@ def test_palettes_that_number_colours_anew_are_refused(init, run, refused):
         with_palette(mask, colours[[0, 2, 1]]).save(Path("masks", f"{stem}.png"))
     code, out, err = run(check_data, *argv)
     assert code == 1 and "the palette gives value 1 the colour" in out, err
-    output = refused(SupOnly, [*argv, "--save-path", "run", "--set", *TINY])
+    output = training_error(SupOnly, [*argv, "--save-path", "run", "--set", *TINY])
     assert "the palette gives value 1 the colour" in output
 
 

@@ -12,7 +12,7 @@ from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
 from tests.bands import png
-from tests.own_images import put, write_images, write_masks
+from tests.own_images import save_image, write_images, write_masks
 from tools.check_data import __main__ as check_data
 from tools.prepare.own.images import (
     ImageFile,
@@ -39,7 +39,7 @@ def tiff(bands, **how):
 
 
 FORMS = {
-    "png": lambda image, path: put(image[..., 1], path.with_suffix(".png")),
+    "png": lambda image, path: save_image(image[..., 1], path.with_suffix(".png")),
     "png in colour": lambda image, path: path.with_suffix(".png").write_bytes(png(image[..., :3])),
     "grey": tiff(1),
     "bands": tiff(slice(5), photometric="minisblack", planarconfig="contig"),
@@ -135,7 +135,7 @@ def test_many_images_keep_as_many_pixels_as_few():
 
 @pytest.mark.parametrize(("form", "pixels"), [("L", 1024), ("RGB", 0)])
 def test_pixels_of_photographs_are_not_kept(form, pixels):
-    put(Image.new(form, SIZE), "photo.png")
+    save_image(Image.new(form, SIZE), "photo.png")
     assert len(inspect_image(Path("photo.png"), 1, 32).values) == pixels
 
 
@@ -204,7 +204,7 @@ def test_mixed_images_and_nan_are_refused_in_one_line(init):
 def test_grey_photographs_are_grey_and_beside_coloured_ones_rgb(init):
     for i in range(COUNT):
         path = f"images/{'city one' if i % 2 else 'b/c'}/photo {i}.png"
-        put(np.random.default_rng(i).integers(0, 200, SIZE, np.uint8), path)
+        save_image(np.random.default_rng(i).integers(0, 200, SIZE, np.uint8), path)
     assert init("--lists", "a")[0] == 0
     data = load_config("configs/mine.yaml").data
     assert data.bands == "grey" and data.image_range is None

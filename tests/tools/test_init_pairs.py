@@ -12,7 +12,7 @@ from dataset.folders import read_samples
 from dataset.reader import Reader
 from fixmatch import FixMatch
 from tests.conftest import REPOSITORY
-from tests.own_images import TINY, georeference, put
+from tests.own_images import TINY, georeference, save_image
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -37,7 +37,7 @@ def init(run, tmp_path, monkeypatch):
                  f"label/{name}.png": changed * np.uint8(255)}  # fmt: skip
         for path, array in files.items():
             if path != f"label/{NAMES[-1]}.png":
-                put(array, path)
+                save_image(array, path)
 
     def command(*more):
         return run(prepare, "init", "--images", "A", "--second", "B", "--masks", "label",
@@ -88,7 +88,7 @@ def spoil(what):
     elif what == "grid":
         georeference(Path(f"A/{first}.jpg"), Path(f"B/{first}.png"), 2)
     elif what == "other folder":
-        put(Image.new("RGB", SIZE), f"C/{first}.png")
+        save_image(Image.new("RGB", SIZE), f"C/{first}.png")
     elif what.endswith("value") or what.endswith("values"):
         for path in Path("label").rglob("*.png"):
             mask = np.array(Image.open(path)) * (what != "one value")
