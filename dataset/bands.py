@@ -61,7 +61,7 @@ def bands_of(path: Path) -> FileBands:
 def is_grey(path: Path) -> bool:
     """Return True if the header of an image names one band; False for an unreadable file."""
     try:
-        return bands_of(path).names == "grey"
+        return bands_of(path).selection == "grey"
     except UserError:
         return False
 

@@ -88,7 +88,7 @@ def test_no_band_in_planes_is_lost(compression, tmp_path):
     path, how = tmp_path / "a.tif", {"planarconfig": "separate", "compression": compression}
     array = values(3)
     write_tiff(path, array.transpose(2, 0, 1), **how)
-    assert bands_of(path).names == (1, 2, 3)
+    assert bands_of(path).selection == (1, 2, 3)
     assert np.array_equal(stored_bands(path, "rgb", 1)[0], array)
     write_tiff(path, values(5).transpose(2, 0, 1), **how)
     with pytest.raises(UserError, match="5 bands, but data.bands is rgb"):
@@ -104,7 +104,7 @@ def test_many_bands_are_read_in_silence(tmp_path):
     write_tiff(tmp_path / "a.tif", values(8), planarconfig="contig")
     code = (
         "from pathlib import Path; from dataset.bands import bands_of; "
-        f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).names))"
+        f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).selection))"
     )
     assert run_python("-c", code) == (0, "8\n", "")
 

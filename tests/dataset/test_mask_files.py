@@ -127,7 +127,7 @@ def test_grey_of_16_bits_with_alpha(tmp_path):
     grey = MASK.astype(np.uint16) * 300
     path = tmp_path / "a.png"
     path.write_bytes(png(np.dstack([grey, np.full_like(grey, 65535)])))
-    assert bands_of(path).names == "grey"
+    assert bands_of(path).selection == "grey"
     for bands, count in (("grey", 1), ("rgb", 3)):
         read = read_bands(path, data(bands=bands, image_range=(0, 600)))[0]
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))
