@@ -14,7 +14,7 @@ from inference.cli import checkpoint_and_config, checkpoint_parser, split_of
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.io import check_target
-from util.parser import Parser
+from util.parser import Parser, at_least
 
 BOUNDARY = 0.02
 """Default of --boundary-iou, as published."""
@@ -65,7 +65,7 @@ def command_line() -> Parser:
     )
     parser.add_argument(
         "--worst",
-        type=int,
+        type=at_least(0),
         default=0,
         metavar="N",
         help="also pictures of the N images with the lowest mean IoU, in --save-path",
@@ -91,8 +91,6 @@ def check_options(args: argparse.Namespace) -> None:
     """Raise `UserError` for invalid options, and for a --save-path that is not an empty folder."""
     if args.worst and not args.save_path:
         raise UserError("--worst: needs a folder for the pictures. Fix: add --save-path OUT")
-    if args.worst < 0:
-        raise UserError(f"--worst: found {args.worst}, expected a number of images")
     if args.boundary_iou is not None and not 0 < args.boundary_iou < 1:
         raise UserError(
             f"--boundary-iou: found {args.boundary_iou}, expected a share of the image's "

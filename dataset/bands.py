@@ -40,8 +40,7 @@ def stored_bands(
     values = content.pixels
     if not isinstance(values, np.ndarray):
         values = image_values(values, bands)
-    values = _zeroed(content.nodata_mask, choose_bands(values, bands, path))
-    require_finite(values, path)
+    values = clean(choose_bands(values, bands, path), content.nodata_mask, path)
     return values, content.nodata_mask
 
 
@@ -62,7 +61,7 @@ def bands_of(path: Path) -> FileBands:
 def is_grey(path: Path) -> bool:
     """Return True if the header of an image names one band; False for an unreadable file."""
     try:
-        return bands_of(path).names == "grey"
+        return bands_of(path).selection == "grey"
     except UserError:
         return False
 
@@ -128,13 +127,10 @@ def _zeroed(nodata_mask: np.ndarray | None, values: np.ndarray) -> np.ndarray:
     return np.where(nodata_mask[..., None], values.dtype.type(0), values)
 
 
-def divisors(stds: np.ndarray) -> np.ndarray:
-    """Return what to divide bands by, from their standard deviations: 1 for a constant band."""
-    return np.where(stds >= 1e-3, stds, 1)
-
-
-def require_finite(values: np.ndarray, path: Path) -> None:
-    """Raise `UserError` for values of an image that are not finite numbers."""
+def clean(values: np.ndarray, nodata_mask: np.ndarray | None, path: Path) -> np.ndarray:
+    """Return stored values `[H, W, C]` of an image, 0 without data (`nodata_mask`: bool `[H, W]`);
+    raises `UserError` for values that are not finite numbers."""
+    values = _zeroed(nodata_mask, values)
     if values.dtype.kind not in "buif":
         raise UserError(f"{path}: the image holds values of type {values.dtype}, expected numbers")
     if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
@@ -142,14 +138,19 @@ def require_finite(values: np.ndarray, path: Path) -> None:
             f"{path}: NaN or infinity in {counted(np.size(finite) - finite.sum(), 'value')}. Fix: "
             "replace them, for example by 0"
         )
+    return values
+
+
+def divisors(stds: np.ndarray) -> np.ndarray:
+    """Return what to divide bands by, from their standard deviations: 1 for a constant band."""
+    return np.where(stds >= 1e-3, stds, 1)
 
 
 def to_range(
     values: np.ndarray, nodata_mask: np.ndarray | None, data: Data, path: Path
 ) -> np.ndarray:
-    """Scale stored values `[H, W, C]` by `data.image_range`; returns and raises as `read_bands`."""
-    values = _zeroed(nodata_mask, values)
-    require_finite(values, path)
+    """Scale values `[H, W, C]`, as `clean` returns them, by `data.image_range`; returns and raises
+    as `read_bands`."""
     if data.image_range is None:
         if values.dtype == np.uint8:
             return values

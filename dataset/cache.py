@@ -36,8 +36,9 @@ class CacheBytes(NamedTuple):
 class SharedCache:
     """Images by number, in `capacity` bytes of memory that forked workers share.
 
-    The first images that fit stay: for shuffled passes, no other choice saves more. A pickled copy
-    is empty. Raises `UserError` where the memory cannot be allocated.
+    Images are kept in order of arrival until the memory is full; with shuffled epochs no eviction
+    policy does better. Pickling drops the content. Raises `UserError` where the memory cannot be
+    allocated.
     """
 
     def __init__(self, count: int, capacity: int, data: Data, masks: bool):

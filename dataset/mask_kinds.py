@@ -1,4 +1,4 @@
-"""Agreement of values or colours across masks of several kinds (1 bit, palettes, 8 bits)."""
+"""Detect masks whose values or palette colours contradict each other."""
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
@@ -57,8 +57,9 @@ def _by_value(colours: tuple[int, ...]) -> dict[int, int]:
 def agreement(kinds: Iterable[tuple[str, Mapping[int, int]]]) -> Agreement:
     """Compare values and colours across the kinds of masks; both agree where there is one kind.
 
-    The reading that gives fewer classes in total is right: masks of 1 bit agree with 0 and 255 by
-    colour, with 0 and 1 by value. Neither agrees where the counts are equal and the classes differ.
+    Masks can be read by value or by colour; the reading with fewer classes is correct: masks of 1
+    bit agree with 0 and 255 by colour, with 0 and 1 by value. Neither agrees where the counts are
+    equal and the classes differ.
 
     Args:
         kinds: by kind, the colours of the values in use; a kind may come several times.

@@ -109,8 +109,8 @@ def _as_stored(sample: Sample, names: Callable[[Path], dict[str, str]]) -> Sampl
 
 
 def _names_by_form(folder: Path) -> dict[str, str]:
-    """Return the names in a folder by themselves and, unless that is another name, by their NFC
-    form; none for an unreadable folder."""
+    """Map each file name, and its NFC form where no file has that name, to the stored name; empty
+    for an unreadable folder."""
     try:
         names = os.listdir(folder)
     except OSError:

@@ -27,7 +27,7 @@ REDUCED_OR_MASK = 1 | MASK_PAGE
 class FileBands(NamedTuple):
     """Bands of a file."""
 
-    names: str | tuple[int, ...]
+    selection: str | tuple[int, ...]
     """Bands without alpha, as `data.bands` would name them."""
     in_colour: bool = False
     """True where the first three of numbered bands are red, green and blue."""
@@ -35,7 +35,7 @@ class FileBands(NamedTuple):
     """Numbers of the bands of a TIFF that are alpha."""
 
 
-class Stored(NamedTuple):
+class TiffContent(NamedTuple):
     """Content of a TIFF as it is stored."""
 
     values: np.ndarray
@@ -50,7 +50,7 @@ class Stored(NamedTuple):
     """Of EXIF, not applied."""
 
 
-def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> Stored:
+def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> TiffContent:
     """Read values as they are stored; `may_have_pages`: pages of one size may be the bands.
 
     Raises `UserError` without tifffile, for a large image, a volume and several images; for a
@@ -60,13 +60,13 @@ def read_tiff(path: Path, may_have_pages: bool, max_megapixels: int) -> Stored:
         series = _series(file, path)
         size, orientation = _size_and_orientation(series)
         refuse_large(path, size, max_megapixels)
-        count = number_of_images(map(_kind, series.pages))
+        count = number_of_images(map(_subfile_type, series.pages))
         if count > 1 and not may_have_pages:
             raise several_images_error(path, count)
         values = _decoded(series, path).transpose(FLAT_AXES[series.axes])
         masks = _mask_pages(file, values.shape[:2], path)
         nodata = series.keyframe.tags.valueof(GDAL_NODATA_TAG, "")
-        return Stored(values, _alpha(series), str(nodata), masks, orientation)
+        return TiffContent(values, _alpha(series), str(nodata), masks, orientation)
 
 
 def mask_pages(path: Path) -> list[np.ndarray]:
@@ -77,7 +77,7 @@ def mask_pages(path: Path) -> list[np.ndarray]:
 
 
 def _mask_pages(file: Any, size: tuple[int, ...], path: Path) -> list[np.ndarray]:
-    pages = [page for page in file.pages if _kind(page) & MASK_PAGE and page.shape == size]
+    pages = [page for page in file.pages if _subfile_type(page) & MASK_PAGE and page.shape == size]
     return [_decoded(page, path) for page in pages]
 
 
@@ -131,10 +131,10 @@ def nodata_value(nodata: object) -> float | None:
 def count_images(path: Path) -> int:
     """Count the pages that are not a smaller copy or mask; raises as `read_tiff` does."""
     with _opened(path) as file:
-        return number_of_images(map(_kind, file.pages))
+        return number_of_images(map(_subfile_type, file.pages))
 
 
-def _kind(page: Any) -> int:
+def _subfile_type(page: Any) -> int:
     """Return NewSubfileType; 0 for the frames of a series, which are read without tags."""
     return getattr(page, "subfiletype", 0)
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from dataset import tiff
-from dataset.bands import choose_bands, rgb_preview, to_range, union_of_masks
+from dataset.bands import choose_bands, clean, rgb_preview, to_range, union_of_masks
 from dataset.georeferencing import refuse_other_grid
 from dataset.image_files import exif_orientation, image_size, reporting_unreadable
 from dataset.reader import refuse_other_size
@@ -118,7 +118,9 @@ class Raster:
         smaller picture of it."""
         with reporting_unreadable(self.path):
             values = self._values(rect, shape)
-        return to_range(values, self.nodata_mask(rect, shape), self.data, self.path)
+        nodata_mask = self.nodata_mask(rect, shape)
+        values = clean(values, nodata_mask, self.path)
+        return to_range(values, nodata_mask, self.data, self.path)
 
     def nodata_mask(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """Return True for the pixels of a window without data `[h, w]`, as `read_content` finds

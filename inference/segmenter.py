@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageOps
 
 from dataset import tiff
-from dataset.bands import choose_bands, image_values, read_bands, to_range, union_of_masks
+from dataset.bands import choose_bands, clean, image_values, read_bands, to_range, union_of_masks
 from inference.cli import checkpoint_config
 from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint, network_in
@@ -132,7 +132,7 @@ class Segmenter:
                 )
             if np.ma.is_masked(image):
                 nodata_mask = np.asarray(np.atleast_3d(np.ma.getmaskarray(image)).all(axis=2))
-        values = choose_bands(values, data.bands, name)
+        values = clean(choose_bands(values, data.bands, name), nodata_mask, name)
         return to_range(values, nodata_mask, data, name), nodata_mask
 
 

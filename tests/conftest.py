@@ -123,15 +123,20 @@ class Toy:
         self.write_config()
         return self
 
+    def change_data(self, **keys) -> "Toy":
+        """Change keys of the `data` section."""
+        self.tree["data"] |= keys
+        self.write_config()
+        return self
+
     def use_pairs(self, root: Path) -> None:
         """Use the pairs of tools.make_shapes at `root` instead of the images."""
-        self.tree["data"] |= {
-            "root": str(root), "classes": ["unchanged", "changed"],
-            "label_map": {"0": 0, "255": 1, "128": "ignore"},
-            "pair": {"first": "A", "second": "B", "masks": "label"},
+        self.change_data(
+            root=str(root), classes=["unchanged", "changed"],
+            label_map={"0": 0, "255": 1, "128": "ignore"},
+            pair={"first": "A", "second": "B", "masks": "label"},
             **{kind: str(root / f"{kind}.txt") for kind in ("labeled", "unlabeled", "val")},
-        }  # fmt: skip
-        self.write_config()
+        )  # fmt: skip
 
     def argv(self, save_path: Path | str, *more: str) -> list[str]:
         return ["--config", str(self.config), "--save-path", str(save_path), *more]
@@ -143,7 +148,7 @@ def toy(tmp_path: Path, monkeypatch) -> Toy:
 
 
 @pytest.fixture
-def long(toy):
+def three_epochs(toy):
     """Toy dataset with three epochs of five steps."""
     return toy.change(epochs=3, epoch_length=5)
 
@@ -223,7 +228,7 @@ def train(monkeypatch):
 
 
 @pytest.fixture
-def refused(train, capsys):
+def training_error(train, capsys):
     """Run a method's command line, which must fail; return its one error line."""
 
     def run(kind, argv: list[str]) -> str:
@@ -263,7 +268,7 @@ def run_python(*arguments: str) -> Done:
 
 
 @pytest.fixture
-def mistake(run):
+def user_error(run):
     """Run the `main` of a script, which must fail; return its one error line."""
     return lambda module, *argv: run(module, *argv).mistake()
 

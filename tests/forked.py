@@ -14,6 +14,8 @@ from pathlib import Path
 
 from torch.distributed import TCPStore
 
+from tests.scripts import free_port
+
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["tests.conftest", "tests.method_classes", "engine.command"])
 
@@ -78,3 +80,35 @@ def spread(*command: object, processes: int = 2) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(
         command, max((e.returncode for e in ends), key=abs), *outputs
     )
+
+
+def launcher(*command, nodes=1, node=0, port=None):
+    """Start two processes for each node, as train.sh does."""
+    return Forked(
+        "-m", "tools.launch", "--nproc_per_node", 2, "--nnodes", nodes, "--node_rank", node,
+        "--master_addr", "localhost", "--master_port", port or free_port(), *command,
+    )  # fmt: skip
+
+
+PROGRAM = """
+import os, signal, sys, time
+rank, start = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+if os.environ["LOCAL_RANK"] == "1":
+    print("start", flush=True)
+{}
+time.sleep(60)
+"""
+
+
+def machines(folder, program, restarts, count=1):
+    """Launch two processes on each of several nodes that run a few lines; return exit code, number
+    of starts and stderr of each node."""
+    script = folder / "program.py"
+    script.write_text(PROGRAM.format(program))
+    port = free_port()
+    launches = [
+        launcher("--max_restarts", restarts, script, nodes=count, node=node, port=port)
+        for node in range(count)
+    ]
+    ends = [one.end(120) for one in launches]
+    return [(end.returncode, end.stdout.count("start"), end.stderr) for end in ends]

@@ -20,7 +20,7 @@ def truth(number, classes=3, size=(52, 44)):
     return bands.astype(np.uint8)
 
 
-def put(image, path, **options):
+def save_image(image, path, **options):
     """Save an image or an array, in folders that are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,7 +28,7 @@ def put(image, path, **options):
     image.save(path, **options)
 
 
-def turned(orientation):
+def exif_with_orientation(orientation):
     """Return the EXIF data of an image with this orientation."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -74,14 +74,14 @@ def write_images(folder, count=6, deep=False, size=(52, 44)):
         path = (folder / stem).with_suffix(".png" if deep else ".jpg")
         grey = truth(i, size=size) % 255 * 80 + np.random.default_rng(i).integers(0, 60, size[::-1])
         image = grey * 16 if deep else np.repeat(grey[..., None], 3, 2)
-        put(image.astype(np.uint16 if deep else np.uint8), path)
+        save_image(image.astype(np.uint16 if deep else np.uint8), path)
     return stems
 
 
 def write_masks(folder, stems, form, classes=3, suffix=""):
     ending, picture = FORMS[form] if isinstance(form, str) else form
     for i, stem in enumerate(stems):
-        put(picture(truth(i, classes)), folder / f"{stem}{suffix}{ending}")
+        save_image(picture(truth(i, classes)), folder / f"{stem}{suffix}{ending}")
 
 
 def georeference(image, mask, shift):

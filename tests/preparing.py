@@ -41,7 +41,7 @@ class Case:
         prepare(self.dataset, source or self.source, root or self.root, jobs, partial)
 
 
-def of(*names):
+def with_cases(*names):
     return pytest.mark.parametrize("case", names, indirect=True)
 
 

@@ -22,7 +22,7 @@ from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config
 from util.errors import UserError
 from util.io import write_once
-from util.parser import Parser
+from util.parser import Parser, at_least
 from util.tables import markdown_table
 
 ARMS = ("first", "ranked", "random")
@@ -39,8 +39,6 @@ def main() -> None:
                 f"--count: found {args.count}, expected 1 or more and less than half of the "
                 f"{len(pool)} images of {args.pool}"
             )
-        if min(args.seeds) < 0:
-            raise UserError(f"--seeds: found {min(args.seeds)}, expected 0 or more")
         with importing():
             from inference.autolabel import encoding_of_labels
         encoding_of_labels(config.data)  # tools.autolabel would refuse it after the first training
@@ -69,7 +67,11 @@ def command_line() -> Parser:
         "--acquisition", choices=ACQUISITIONS, default="entropy", help="measure of uncertainty"
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds; each repeats the comparison"
+        "--seeds",
+        type=at_least(0),
+        nargs="+",
+        default=[0, 1, 2],
+        help="seeds; each repeats the comparison",
     )
     parser.add_argument(
         "--save-path", type=Path, default=Path("runs/active_learning"), help="folder of all runs"

@@ -22,7 +22,7 @@ from util.cli import exit_with_one_line, importing
 from util.config.schema import Config
 from util.errors import UserError, counted, shell_quoted
 from util.io import require_folder_of
-from util.parser import Parser
+from util.parser import Parser, at_least
 from util.starts import STARTS_FILE
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def command_line() -> Parser:
     )
     parser.add_argument(
         "--select",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="write split files of the N most uncertain images (next.txt) and of the others "
         "(rest.txt) (default: off)",
@@ -164,8 +164,6 @@ def check_options(args: argparse.Namespace) -> None:
         raise UserError(
             f"--threshold: found {args.threshold:g}, expected a probability, such as 0.95"
         )
-    if args.select is not None and args.select < 1:
-        raise UserError(f"--select: found {args.select}, expected a number of images")
     if args.rank:
         require_folder_of(args.rank, "--rank")
         if args.rank.exists() and not (args.out / MADE_BY).exists():

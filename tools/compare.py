@@ -22,7 +22,7 @@ from util.config.data import Data
 from util.config.schema import Config
 from util.errors import UserError, counted
 from util.io import make_folder, require_new, write_atomically
-from util.parser import Parser
+from util.parser import Parser, at_least
 from util.plotting import chart, new_figure, save
 
 IMAGE_INCHES = 1.1
@@ -39,8 +39,6 @@ def main() -> None:
         if args.out.suffix not in (".png", ".svg", ".pdf"):
             raise UserError(f"--out {args.out}: expected a name that ends in .png, .svg or .pdf")
         require_new(args.out)
-        if args.count < 1:
-            raise UserError(f"--count: found {args.count}, expected 1 or more")
         if args.names and len(args.names) != len(args.checkpoints):
             raise UserError(
                 f"--names: {counted(len(args.names), 'name')} for "
@@ -209,7 +207,9 @@ def command_line() -> Parser:
         "--images", nargs="+", default=[], metavar="TEXT",
         help="show the first image with TEXT in its path, for each TEXT (default: --count images)",
     )  # fmt: skip
-    parser.add_argument("--count", type=int, default=6, help="images, evenly spread over the split")
+    parser.add_argument(
+        "--count", type=at_least(1), default=6, help="images, evenly spread over the split"
+    )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help=".png, .svg or .pdf to write"
     )

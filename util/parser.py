@@ -64,6 +64,17 @@ class Parser(argparse.ArgumentParser):
                     yield from command._names()
 
 
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Return the `type` of an option that takes whole numbers from `lowest` up."""
+
+    def integer(text: str) -> int:
+        if (number := int(text)) < lowest:
+            raise argparse.ArgumentTypeError(f"found {number}, expected {lowest} or more")
+        return number
+
+    return integer
+
+
 def _path(text: str) -> Path:
     """Refuse an empty path, which would be the working directory: an unset shell variable."""
     if not text:

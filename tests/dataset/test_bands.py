@@ -1,9 +1,7 @@
 """Images of any depth and number of bands: reading, augmentation, prediction and errors."""
 
 import json
-import struct
 import sys
-import zlib
 
 import numpy as np
 import pytest
@@ -19,10 +17,10 @@ from dataset.tiff import tiff_bands
 from dataset.transforms.strong import colour_jitter, draw_strong, strong_view
 from dataset.validation import check_files, read_splits
 from engine.cost import step_cost
+from tests.bands import banded, data, png, values, write_tiff
 from tests.conftest import run_python
 from tools.check_data import __main__ as check_data
 from unimatch import UniMatch
-from util.config.data import Data
 from util.config.loading import load_config, parse
 from util.config.schema import Config
 from util.errors import UserError
@@ -30,33 +28,6 @@ from util.errors import UserError
 tifffile = pytest.importorskip("tifffile")
 ORIENTATION = ExifTags.Base.Orientation
 RNG = np.random.default_rng(0)
-
-
-def data(**keys):
-    return Data(**{"name": "d", "root": ".", "classes": ["a", "b"], "val": "v"} | keys)
-
-
-def png(values):
-    """Return the bytes of a PNG of 16 bits: grey and alpha, or colour."""
-    h, w, channels = values.shape
-    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
-
-    def chunk(kind, content):
-        check = struct.pack(">I", zlib.crc32(kind + content))
-        return struct.pack(">I", len(content)) + kind + content + check
-
-    head = struct.pack(">IIBBBBB", w, h, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
-    parts = (b"IHDR", head), (b"IDAT", zlib.compress(lines)), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
-def values(count, kind=np.uint8, h=5, w=7):
-    top = 256 if kind == np.uint8 else 65536
-    return RNG.integers(0, top, (h, w, count) if count else (h, w)).astype(kind)
-
-
-def write_tiff(path, array, **how):
-    tifffile.imwrite(path, array, photometric="minisblack", **how)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
@@ -117,7 +88,7 @@ def test_no_band_in_planes_is_lost(compression, tmp_path):
     path, how = tmp_path / "a.tif", {"planarconfig": "separate", "compression": compression}
     array = values(3)
     write_tiff(path, array.transpose(2, 0, 1), **how)
-    assert bands_of(path).names == (1, 2, 3)
+    assert bands_of(path).selection == (1, 2, 3)
     assert np.array_equal(stored_bands(path, "rgb", 1)[0], array)
     write_tiff(path, values(5).transpose(2, 0, 1), **how)
     with pytest.raises(UserError, match="5 bands, but data.bands is rgb"):
@@ -133,7 +104,7 @@ def test_many_bands_are_read_in_silence(tmp_path):
     write_tiff(tmp_path / "a.tif", values(8), planarconfig="contig")
     code = (
         "from pathlib import Path; from dataset.bands import bands_of; "
-        f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).names))"
+        f"print(len(bands_of(Path({str(tmp_path / 'a.tif')!r})).selection))"
     )
     assert run_python("-c", code) == (0, "8\n", "")
 
@@ -338,24 +309,6 @@ def test_grey_images_have_no_hue():
         torch.testing.assert_close(ours[i], one)
 
 
-def banded(toy, bands, **keys):
-    """The toy dataset with TIFFs of six bands of 16 bits, or in grey."""
-    for path in (toy.root / "images").iterdir():
-        image = np.asarray(Image.open(path)).astype(np.uint16)
-        path.unlink()
-        if bands == "grey":
-            Image.fromarray(image[..., 0].astype(np.uint8)).save(path.with_suffix(".png"))
-        else:
-            six = np.concatenate([image * 9, image], axis=2)
-            write_tiff(path.with_suffix(".tif"), six, planarconfig="contig")
-    suffix = ".png" if bands == "grey" else ".tif"
-    for kind in ("labeled", "unlabeled", "val"):
-        text = toy.path(kind).read_text()
-        toy.path(kind).write_text(text.replace(".jpg", suffix))
-    toy.tree["data"] |= {"bands": bands, **keys}
-    toy.write_config()
-
-
 UNET = {"network": "unet", "widths": [4, 8], "dropout": [0, 0], "pretrained": "none"}
 
 
@@ -432,8 +385,7 @@ def test_check_data_tells_of_every_band(toy, run, tmp_path):
 def test_what_a_step_of_many_bands_costs(toy):
     toy.tree["model"] = UNET
     toy.tree["criterion"] = {"name": "ce_dice", "class_weights": "auto"}
-    toy.tree["data"] |= {"bands": "grey", "geometry": "rotate_resize"}
-    toy.write_config()
+    toy.change_data(bands="grey", geometry="rotate_resize")
     grey = step_cost(UniMatch, load_config(toy.config), 2, 2)
     eight = {"data.bands": [*range(1, 9)], "data.image_range": [0, 9]}
     sets = [f"{key}={value}" for key, value in eight.items()]

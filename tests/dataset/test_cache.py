@@ -18,7 +18,7 @@ from dataset.samples import Samples
 from dataset.split_files import Split, Splits
 from dataset.validation import read_splits
 from engine.dry_run import _seconds_to_load, _validation
-from tests.engine.test_resume import assert_equal
+from tests.runs import assert_equal
 from util.config.data import Data
 from util.config.loading import load_config
 from util.errors import UserError
@@ -67,18 +67,20 @@ def test_room_goes_to_labelled_images_and_to_lists_that_fit_whole(toy):
     lists = read_splits(config.data, unlabeled=True)
     sizes = [1.1 * 4 * n for n in (3 * 52 * 44, 5 * 60 * 40, 50 * (38 + 39 + 40))]
 
-    def room(kilobytes):
+    def cache_sizes(kilobytes):
         data = config.data.model_copy(update={"cache_mb": kilobytes / 1024})
         return cache_bytes(lists, data)
 
-    assert room(0) == (0, 0, 0) and room(10) == (10240, 0, 0)
-    most = room(200)
+    assert cache_sizes(0) == (0, 0, 0) and cache_sizes(10) == (10240, 0, 0)
+    most = cache_sizes(200)
     assert most[1:] == tuple(int(size) for size in sizes[1:])
     assert most.labeled == 200 * 1024 - sum(most[1:])
-    assert room(60).unlabeled == 0 < room(60).val, "the one that does not fit is not kept in part"
+    assert cache_sizes(60).unlabeled == 0 < cache_sizes(60).val, (
+        "the one that does not fit is not kept in part"
+    )
     exactly = int(sizes[0]) + most.unlabeled
-    assert room(exactly / 1024).unlabeled == most.unlabeled
-    assert room((exactly - 1) / 1024).unlabeled == 0
+    assert cache_sizes(exactly / 1024).unlabeled == most.unlabeled
+    assert cache_sizes((exactly - 1) / 1024).unlabeled == 0
     alone = lists.val._replace(samples=lists.val.samples[:1])
     assert cache_bytes(lists._replace(val=alone), config.data).val == int(1.1 * 4 * 50 * 38)
 

@@ -52,12 +52,12 @@ def test_files_without_or_with_damaged_tags_pass(tmp_path):
     refuse_other_grid([tmp_path / name for name in ("a.tif", "b.tif", "c.tif", "d.png")])
 
 
-def test_a_training_refuses_a_mask_of_another_place(toy, refused, tmp_path):
+def test_a_training_refuses_a_mask_of_another_place(toy, training_error, tmp_path):
     for shift in (2, 0):
         georeference(toy.root / f"images/l{shift}.jpg", toy.root / f"masks/l{shift}.png", shift)
     lines = toy.path("labeled").read_text().splitlines()
     lines[::2] = ["images/l0.tif masks/l0.tif", "images/l2.tif masks/l2.tif"]
     toy.write_list("labeled", lines)
-    err = refused(SupOnly, toy.argv(tmp_path / "run"))
+    err = training_error(SupOnly, toy.argv(tmp_path / "run"))
     assert "labeled.txt line 3: " in err and "masks/l2.tif: 2.0 pixels off " in err
     assert "others" not in err

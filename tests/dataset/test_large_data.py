@@ -15,16 +15,16 @@ from dataset.mask_files import read_mask
 from dataset.mask_kinds import value_colours
 from dataset.samples import Origin
 from dataset.split_files import read_split_file, scan_split_file
-from tests.dataset.test_bands import data, values, write_tiff
-from tests.own_images import put, turned, with_palette
+from tests.bands import data, values, write_tiff
+from tests.own_images import exif_with_orientation, save_image, with_palette
 from util.errors import UserError
 
 
 def test_masks_share_their_colours(tmp_path):
     for number in range(6):
-        put(np.full((4, 4), number, np.uint8), tmp_path / f"grey{number}.png")
+        save_image(np.full((4, 4), number, np.uint8), tmp_path / f"grey{number}.png")
         mask = with_palette(np.full((4, 4), number, np.uint8), np.full((256, 3), number // 3))
-        put(mask, tmp_path / f"palette{number}.png")
+        save_image(mask, tmp_path / f"palette{number}.png")
     masks = [read_mask(path, 1) for path in sorted(tmp_path.iterdir())]
     colours = [value_colours(mask, [0]) for mask in masks]
     assert len({id(one) for one in colours}) == 3
@@ -97,6 +97,8 @@ def test_names_with_accents_are_looked_up_in_one_listing(tmp_path, monkeypatch):
 
 
 def test_class_pixels_are_counted_without_the_images_that_have_data(tmp_path, monkeypatch):
+    pytest.importorskip("tifffile")
+
     def read(files, config):
         decoded.extend(file.name for file in files)
         return original(files, config)
@@ -104,11 +106,13 @@ def test_class_pixels_are_counted_without_the_images_that_have_data(tmp_path, mo
     decoded, original = [], reader.read_dates
     shape = (5, 7)
     for name in ("a.png", "b.jpg", "c.png", "d.tif", "e.png"):
-        put(np.full((*shape, 3), 9, np.uint8), tmp_path / name, exif=turned(6))
-        put(np.eye(7, 5, dtype=np.uint8), tmp_path / f"mask/{name}.png")
+        save_image(
+            np.full((*shape, 3), 9, np.uint8), tmp_path / name, exif=exif_with_orientation(6)
+        )
+        save_image(np.eye(7, 5, dtype=np.uint8), tmp_path / f"mask/{name}.png")
     sidecar = np.full(shape, 255, np.uint8)
     sidecar[0] = 0
-    put(sidecar, tmp_path / "c.png.msk", format="TIFF")
+    save_image(sidecar, tmp_path / "c.png.msk", format="TIFF")
     (tmp_path / "d.tif").rename(tmp_path / "d.png")
     lines = [f"{name} mask/{name}.png" for name in ("a.png", "b.jpg", "c.png")]
     lines += ["d.png mask/d.tif.png", "e.png mask/e.png.png"]

@@ -7,8 +7,8 @@ from PIL import Image
 from dataset.bands import bands_of, read_bands
 from dataset.file_content import read_content
 from dataset.mask_files import CLEAR, LabelLookup, open_mask
-from tests.dataset.test_bands import data as data_of
-from tests.dataset.test_bands import png
+from tests.bands import data as data_of
+from tests.bands import png
 from tests.own_images import write_raster
 from tools.prepare.own.masks import inspect_mask
 from util.errors import UserError
@@ -123,26 +123,11 @@ def test_what_is_no_mask_is_refused_whoever_opens_it(kind, tmp_path):
         assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("count, bands, kind", [
-    (1, "grey", np.uint8), (1, "grey", np.int16), (1, "grey", np.float32),
-    (3, (1, 2, 3), np.uint8), (3, (1, 2, 3), np.uint16), (2, (1, 2), np.float32),
-])  # fmt: skip
-def test_images_in_planes_are_read(count, bands, kind, tmp_path):
-    array = np.stack([MASK + band for band in range(count)])
-    planar(tmp_path / "a.tif", array.astype(kind))
-    found = bands_of(tmp_path / "a.tif").names
-    assert found == bands
-    scale = {} if kind == np.uint8 else {"image_range": (0, 255)}
-    read = read_bands(tmp_path / "a.tif", data(bands=found, **scale))[0]
-    expected = array.transpose(1, 2, 0)
-    assert np.allclose(read, expected if kind == np.uint8 else expected / 255)
-
-
 def test_grey_of_16_bits_with_alpha(tmp_path):
     grey = MASK.astype(np.uint16) * 300
     path = tmp_path / "a.png"
     path.write_bytes(png(np.dstack([grey, np.full_like(grey, 65535)])))
-    assert bands_of(path).names == "grey"
+    assert bands_of(path).selection == "grey"
     for bands, count in (("grey", 1), ("rgb", 3)):
         read = read_bands(path, data(bands=bands, image_range=(0, 600)))[0]
         assert np.allclose(read, (MASK / 2)[..., None].repeat(count, 2))

@@ -14,7 +14,7 @@ from dataset.mask_files import LabelLookup, open_mask
 from dataset.reader import Reader
 from dataset.split_files import read_split_file
 from supervised import SupOnly
-from tests.dataset.test_bands import data
+from tests.bands import data
 from tests.own_images import TINY
 from tests.own_images import write_raster as write
 from tools.check_data import __main__ as check_data
@@ -25,6 +25,7 @@ from tools.splits.partition import read_classes
 from util.config.loading import load_config
 from util.errors import UserError
 
+pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 NODATA = np.zeros((40, 48), bool)

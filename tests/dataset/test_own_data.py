@@ -16,7 +16,7 @@ from dataset.split_files import Split, read_split_file, sample_line, scan_split_
 from dataset.validation import check_existence, check_files, read_splits, too_few
 from fixmatch import FixMatch
 from supervised import SupOnly
-from tests.own_images import NAMES, TINY, truth, turned, write_images, write_masks
+from tests.own_images import NAMES, TINY, exif_with_orientation, truth, write_images, write_masks
 from util.config.data import Data, Folders
 from util.config.loading import dump_config, load_config
 from util.errors import UserError
@@ -59,14 +59,14 @@ def folders(root, tmp_path):
     return write
 
 
-def test_a_resumed_run_keeps_its_label_map(folders, train, refused, tmp_path):
+def test_a_resumed_run_keeps_its_label_map(folders, train, training_error, tmp_path):
     config, save = folders(), tmp_path / "run"
     argv = ["--config", str(config), "--save-path", str(save), "--set", *TINY]
     train(SupOnly, argv)
     folders(label_map={"0, 0, 0": 0, "128,64,0": 1, "0,128,128": "Ünten", "other": 255})
     train(SupOnly, argv)  # the same map, written in another way
     folders(label_map={"0,0,0": 1, "128,64,0": 0, "0,128,128": 2, "other": 255})
-    assert "data.label_map.0,0,0 (0 -> 1)" in refused(SupOnly, argv)
+    assert "data.label_map.0,0,0 (0 -> 1)" in training_error(SupOnly, argv)
 
 
 def test_folders_match_by_relative_name(root):
@@ -115,9 +115,9 @@ def test_folders_match_by_relative_name(root):
         ({"label_map": {"1,1,1": 0, "other": "ignore"}}, ["no pixel is labelled", "4 masks"]),
     ],
 )  # fmt: skip
-def test_what_is_refused_before_training(change, parts, folders, tmp_path, refused):
+def test_what_is_refused_before_training(change, parts, folders, tmp_path, training_error):
     config = folders(**change)
-    err = refused(FixMatch, ["--config", str(config), "--save-path", str(tmp_path / "run")])
+    err = training_error(FixMatch, ["--config", str(config), "--save-path", str(tmp_path / "run")])
     assert all(part in err for part in parts), err
 
 
@@ -171,7 +171,7 @@ def test_images_are_read_as_viewers_show_them(suffix, tmp_path):
     upright = np.zeros((40, 20, 3), np.uint8)
     upright[:10] = 255
     path = tmp_path / f"a{suffix}"
-    Image.fromarray(np.rot90(upright)).save(path, exif=turned(6))
+    Image.fromarray(np.rot90(upright)).save(path, exif=exif_with_orientation(6))
     assert image_size(path) == (20, 40)
     np.testing.assert_allclose(read_bands(path, RGB)[0].astype(int), upright, atol=8)
 
@@ -186,11 +186,11 @@ def test_damaged_exif_is_ignored_and_a_named_pipe_refused(tmp_path):
         read_bands(tmp_path / "pipe.png", RGB)
 
 
-def test_masks_that_ignore_exif_are_reported(toy, refused, tmp_path):
+def test_masks_that_ignore_exif_are_reported(toy, training_error, tmp_path):
     for i in range(3):
         path = toy.root / f"images/l{i}.jpg"
-        Image.open(path).save(path, exif=turned(6))
-    err = refused(SupOnly, toy.argv(tmp_path / "run"))
+        Image.open(path).save(path, exif=exif_with_orientation(6))
+    err = training_error(SupOnly, toy.argv(tmp_path / "run"))
     for part in ("labeled.txt line 1", "the mask is 52x44", "44x52", "EXIF", "and 2 others"):
         assert part in err
 

@@ -15,7 +15,7 @@ from dataset import loaders
 from dataset.datasets import TrainingSet
 from supervised import SupOnly
 from tests.conftest import Done, run_python, saved
-from tests.tools.test_slurm import until_there
+from tests.scripts import until_there
 from unimatch_v2 import UniMatchV2
 from util import interrupt
 from util.errors import UserError
@@ -55,21 +55,21 @@ def test_too_little_shared_memory_is_reported(text):
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python then uses /tmp")
-def test_a_temporary_folder_with_a_long_path(toy, refused, tmp_path, monkeypatch):
+def test_a_temporary_folder_with_a_long_path(toy, training_error, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/" + 75 * "x")
-    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1"))
+    error = training_error(SupOnly, toy.argv(tmp_path / "run", "--set", "data.workers=1"))
     assert "too long for the sockets of data workers; expected at most 75 bytes, found 76" in error
 
 
-def test_a_file_that_breaks_during_training(toy, refused, tmp_path):
+def test_a_file_that_breaks_during_training(toy, training_error, tmp_path):
     (toy.root / "images/u4.jpg").write_bytes(b"\xff\xd8 no jpeg")
     sets = ["data.check_samples=0", "data.workers=1", "batch_size=4", "epochs=9"]
-    error = refused(UniMatchV2, toy.argv(tmp_path / "run", "--set", *sets))
+    error = training_error(UniMatchV2, toy.argv(tmp_path / "run", "--set", *sets))
     assert "images/u4.jpg: not a readable image" in error
 
 
 @pytest.fixture
-def hanging(long, tmp_path, train, monkeypatch, capsys):
+def hanging(three_epochs, tmp_path, train, monkeypatch, capsys):
     """Train with data workers that hang in the second epoch; return exit code and output."""
     marker, sample = tmp_path / "marker", TrainingSet.__getitem__
 
@@ -89,7 +89,7 @@ def hanging(long, tmp_path, train, monkeypatch, capsys):
         watcher = threading.Thread(target=watch)
         watcher.start()
         with pytest.raises(SystemExit) as end:
-            train(SupOnly, long.argv(tmp_path / "run", "--set", "data.workers=2"))
+            train(SupOnly, three_epochs.argv(tmp_path / "run", "--set", "data.workers=2"))
         watcher.join()
         return Done(end.value.code, *capsys.readouterr())
 

@@ -9,7 +9,7 @@ import pytest
 
 from supervised import SupOnly
 from tests.conftest import json_lines, saved
-from tests.engine.test_interruption import end
+from tests.runs import latest
 from tools.results.runs import Run
 from util.errors import UserError
 from util.io import check_target, write_text
@@ -31,25 +31,25 @@ def small(toy):
 
 
 @pytest.mark.parametrize("size", [0, 10, 1_000, 1_000_000])
-def test_full_disk(size, small, train, refused, tmp_path):
+def test_full_disk(size, small, train, training_error, tmp_path):
     """Fill the disk before the lock, the config, the logs or the checkpoint is written."""
     run = tmp_path / "run"
     train(SupOnly, small.argv(run, "--set", "epochs=1"))
     before = (run / "latest.pth").read_bytes()
     argv = small.argv(run, "--set", "epochs=2", "--force")
     with no_file_larger_than(size):
-        output = refused(SupOnly, argv)
+        output = training_error(SupOnly, argv)
     assert str(run) in output and "cannot be written" in output and "File too large" in output
     assert (run / "latest.pth").read_bytes() == before and not list(run.glob("*.partial"))
     assert len(Run(run).epochs) == 1
     with (run / "starts.jsonl").open("a") as starts:
         starts.write('{"comma')  # as earlier versions left
     train(SupOnly, argv)  # once there is room again
-    assert end(run)["epoch"] == 2 and Run(run).starts[-1].first_step == 2
+    assert latest(run)["epoch"] == 2 and Run(run).starts[-1].first_step == 2
 
 
 @pytest.mark.parametrize("failing", ["latest.pth", "metrics.jsonl", "best.pth"])
-def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
+def test_failing_rename(failing, small, train, training_error, tmp_path, monkeypatch):
     run, replace = tmp_path / "run", Path.replace
     argv = small.argv(run)
 
@@ -60,15 +60,15 @@ def test_failing_rename(failing, small, train, refused, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", sometimes)
-        output = refused(SupOnly, argv)
+        output = training_error(SupOnly, argv)
     assert f"{failing}: cannot be written" in output and "previous one is kept" in output
-    assert end(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
+    assert latest(run)["epoch"] in (1, 2) and not list(run.glob("*.partial"))
     if failing == "latest.pth":  # a checkpoint that was not written must not be linked
         assert saved(run / "best.pth")["epoch"] == 1
     else:  # a run whose best checkpoint was not written does not count as finished
-        assert len(json_lines(run / "metrics.jsonl")) < end(run)["epoch"]
+        assert len(json_lines(run / "metrics.jsonl")) < latest(run)["epoch"]
     train(SupOnly, argv)
-    assert end(run)["epoch"] == 4 and len(json_lines(run / "metrics.jsonl")) == 4
+    assert latest(run)["epoch"] == 4 and len(json_lines(run / "metrics.jsonl")) == 4
 
 
 def test_a_report_is_replaced_as_a_whole(tmp_path):

@@ -16,20 +16,14 @@ from PIL import ImageFile
 import engine.trainer
 from engine.progress import NonfiniteMonitor
 from engine.run_dir import RunDir
-from engine.trainer import Trainer
 from fixmatch import FixMatch
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines, saved
-from tests.engine.test_restarts import launcher
-from tests.engine.test_resume import assert_equal, first_steps
-from tests.forked import FORKED, spread
-from tests.tools.test_slurm import until_there
+from tests.forked import FORKED, launcher, spread
+from tests.runs import after_steps, assert_equal, first_steps, latest, poisoned, stopped
+from tests.scripts import until_there
 from util.errors import UserError
 from util.interrupt import EXIT_CODE, SIGNALS
-
-
-def end(run):
-    return saved(run / "latest.pth")
 
 
 def records(run):
@@ -50,25 +44,6 @@ def saves(monkeypatch):
     return found
 
 
-def stopped(train, kind, argv):
-    """Train until the run stops itself; return the exit code."""
-    with pytest.raises(SystemExit) as end:
-        train(kind, argv)
-    return end.value.code
-
-
-def after_steps(monkeypatch, do):
-    """Call `do(trainer, raw, number)` after each step."""
-    step = Trainer.optimize
-
-    def spying(self, raw, number):
-        scalars = step(self, raw, number)
-        do(self, raw, number)
-        return scalars
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
-
-
 @pytest.fixture
 def signalled(train, monkeypatch):
     """Train until the process sends itself a signal after a step of the run, and so stops."""
@@ -82,20 +57,20 @@ def signalled(train, monkeypatch):
 
 
 def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
-    long, train, signalled, tmp_path
+    three_epochs, train, signalled, tmp_path
 ):
-    train(FixMatch, long.argv(tmp_path / "whole"))
+    train(FixMatch, three_epochs.argv(tmp_path / "whole"))
     handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)]
     for step, number, place in (
         (1, signal.SIGTERM, (0, 2)),  # inside an epoch
         (4, signal.SIGUSR1, (0, 5)),  # at its last step
         (8, signal.SIGINT, (1, 4)),  # inside the next one
     ):
-        signalled(FixMatch, long.argv(tmp_path / "parts"), step, number)
-        state = end(tmp_path / "parts")
+        signalled(FixMatch, three_epochs.argv(tmp_path / "parts"), step, number)
+        state = latest(tmp_path / "parts")
         assert (state["epoch"], state["done"]) == place
-    train(FixMatch, long.argv(tmp_path / "parts"))
-    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    train(FixMatch, three_epochs.argv(tmp_path / "parts"))
+    assert_equal(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
     assert_equal(records(tmp_path / "whole"), records(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 2, 5, 9]
     assert handlers == [
@@ -104,12 +79,12 @@ def test_a_signal_saves_inside_the_epoch_and_the_run_ends_as_if_never_stopped(
 
 
 @pytest.mark.skipif(signal.SIGHUP not in SIGNALS, reason="the tests run under nohup")
-def test_a_closed_terminal_saves(long, signalled, tmp_path):
-    signalled(SupOnly, long.argv(tmp_path / "run"), 1, signal.SIGHUP)
-    assert end(tmp_path / "run")["done"] == 2
+def test_a_closed_terminal_saves(three_epochs, signalled, tmp_path):
+    signalled(SupOnly, three_epochs.argv(tmp_path / "run"), 1, signal.SIGHUP)
+    assert latest(tmp_path / "run")["done"] == 2
 
 
-def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatch):
+def test_a_signal_while_an_image_is_read_saves(three_epochs, train, tmp_path, monkeypatch):
     """Without data workers; readers take any `Exception` for a damaged file."""
     read = engine.trainer.make_views  # called between batches: counts the steps
     steps = []
@@ -124,91 +99,99 @@ def test_a_signal_while_an_image_is_read_saves(long, train, tmp_path, monkeypatc
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", signalling)
     settings = ["--set", "data.workers=0", "data.cache_mb=0"]
-    assert stopped(train, SupOnly, long.argv(tmp_path / "run", *settings)) == EXIT_CODE
-    assert (end(tmp_path / "run")["epoch"], end(tmp_path / "run")["done"]) == (0, 3)
+    assert stopped(train, SupOnly, three_epochs.argv(tmp_path / "run", *settings)) == EXIT_CODE
+    assert (latest(tmp_path / "run")["epoch"], latest(tmp_path / "run")["done"]) == (0, 3)
 
 
 def test_a_shorter_epoch_ends_where_it_was_left(toy, train, signalled, tmp_path):
     run = tmp_path / "run"
     signalled(SupOnly, toy.argv(run, "--set", "epoch_length=6"), 9)
-    assert (end(run)["epoch"], end(run)["done"]) == (1, 4)
+    assert (latest(run)["epoch"], latest(run)["done"]) == (1, 4)
     train(SupOnly, toy.argv(run, "--force", "--set", "epoch_length=3", "epochs=3"))
     assert [record["steps"] for record in records(run)] == [6, 6, 9]
     assert all(record.get("step_seconds", 1) > 0 for record in records(run))
 
 
-def test_repeated_signals_to_all_processes_save(long, tmp_path):
+def test_repeated_signals_to_all_processes_save(three_epochs, tmp_path):
     """The training stops once, and no data worker ends before it."""
     run = tmp_path / "run"
     settings = ["--set", "data.workers=2", "epoch_length=4000", "save_every=1"]
-    command = [sys.executable, "supervised.py", *long.argv(run, *settings)]
+    command = [sys.executable, "supervised.py", *three_epochs.argv(run, *settings)]
     process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True)
     until_there(run / "latest.pth")
     for _ in range(2):
         os.killpg(process.pid, signal.SIGTERM)
         time.sleep(0.2)
     assert process.wait(60) == EXIT_CODE
-    assert end(run)["done"] > 0
+    assert latest(run)["done"] > 0
 
 
-def test_a_full_disk_below_the_output_does_not_end_a_run(long, train, tmp_path, monkeypatch):
+def test_a_full_disk_below_the_output_does_not_end_a_run(
+    three_epochs, train, tmp_path, monkeypatch
+):
     def fill(*_):
         if sys.stdout.name != os.devnull:
             monkeypatch.setattr(sys, "stdout", open("/dev/full", "w"))
 
     after_steps(monkeypatch, fill)
-    train(SupOnly, long.argv(tmp_path / "run"))
-    assert end(tmp_path / "run")["epoch"] == 3
+    train(SupOnly, three_epochs.argv(tmp_path / "run"))
+    assert latest(tmp_path / "run")["epoch"] == 3
     log = (tmp_path / "run/log.txt").read_text()
     assert "(No space left on device); only log.txt continues" in log and "epoch 3/3" in log
 
 
-def test_the_same_command_continues_a_run_from_another_checkpoint(long, train, signalled, tmp_path):
-    train(SupOnly, long.argv(tmp_path / "other", "--set", "epochs=1"))
-    argv = long.argv(tmp_path / "run", "--resume", str(tmp_path / "other/latest.pth"), "--force")
+def test_the_same_command_continues_a_run_from_another_checkpoint(
+    three_epochs, train, signalled, tmp_path
+):
+    train(SupOnly, three_epochs.argv(tmp_path / "other", "--set", "epochs=1"))
+    argv = three_epochs.argv(
+        tmp_path / "run", "--resume", str(tmp_path / "other/latest.pth"), "--force"
+    )
     signalled(SupOnly, argv, 6)
     train(SupOnly, argv)
     assert first_steps(tmp_path / "run") == [5, 7]
 
 
-def test_stopped_before_a_validation(long, train, signalled, tmp_path):
+def test_stopped_before_a_validation(three_epochs, train, signalled, tmp_path):
     """Save the last step's learning rate in a checkpoint that no new step precedes."""
-    long.change(epochs=1)
-    train(SupOnly, long.argv(tmp_path / "whole"))
-    signalled(SupOnly, long.argv(tmp_path / "parts"), 4)
-    train(SupOnly, long.argv(tmp_path / "parts"))
-    assert_equal(end(tmp_path / "whole"), end(tmp_path / "parts"))
+    three_epochs.change(epochs=1)
+    train(SupOnly, three_epochs.argv(tmp_path / "whole"))
+    signalled(SupOnly, three_epochs.argv(tmp_path / "parts"), 4)
+    train(SupOnly, three_epochs.argv(tmp_path / "parts"))
+    assert_equal(latest(tmp_path / "whole"), latest(tmp_path / "parts"))
     assert first_steps(tmp_path / "parts") == [0, 5]
 
 
 @pytest.mark.parametrize("setting", ["save_every=2", "save_minutes=0.00001"])
-def test_checkpoints_inside_an_epoch(setting, long, train, tmp_path, saves):
-    train(SupOnly, long.argv(tmp_path / "run", "--set", setting, "epochs=1"))
+def test_checkpoints_inside_an_epoch(setting, three_epochs, train, tmp_path, saves):
+    train(SupOnly, three_epochs.argv(tmp_path / "run", "--set", setting, "epochs=1"))
     every = (2, 4) if setting.startswith("save_every") else (1, 2, 3, 4, 5)
     assert [at for *at, _ in saves] == [*([0, done] for done in every), [1, 0]]
 
 
-def test_a_resumed_run_saves_at_the_same_steps(long, train, signalled, tmp_path, saves):
-    argv = long.argv(tmp_path / "run", "--set", "save_every=2", "epochs=1")
+def test_a_resumed_run_saves_at_the_same_steps(three_epochs, train, signalled, tmp_path, saves):
+    argv = three_epochs.argv(tmp_path / "run", "--set", "save_every=2", "epochs=1")
     signalled(SupOnly, argv, 1)
     saves.clear()
     train(SupOnly, argv)
     assert [done for _, done, _ in saves] == [4, 0]
 
 
-def test_no_checkpoint_holds_what_a_bad_batch_left(long, train, tmp_path, monkeypatch, saves):
+def test_no_checkpoint_holds_what_a_bad_batch_left(
+    three_epochs, train, tmp_path, monkeypatch, saves
+):
     """A due checkpoint waits while steps are skipped, and later holds no statistics of them: two of
     diverged weights would else replace all that are good."""
     poisoned(monkeypatch, {1, 2})
-    train(SupOnly, long.argv(tmp_path / "run", "--set", "save_every=1", "epochs=1"))
+    train(SupOnly, three_epochs.argv(tmp_path / "run", "--set", "save_every=1", "epochs=1"))
     assert [at for _, *at in saves] == [[done, True] for done in (1, 4, 5, 0)]
 
 
-def test_a_signal_before_the_first_step(long, train, tmp_path, monkeypatch):
+def test_a_signal_before_the_first_step(three_epochs, train, tmp_path, monkeypatch):
     for number in (signal.SIGTERM, signal.SIGUSR1):
         stop = lambda *_, number=number: os.kill(os.getpid(), number)  # noqa: E731
         monkeypatch.setattr("engine.command.network_from_config", stop)
-        assert stopped(train, SupOnly, long.argv(tmp_path / "run")) == EXIT_CODE
+        assert stopped(train, SupOnly, three_epochs.argv(tmp_path / "run")) == EXIT_CODE
         assert not (tmp_path / "run/latest.pth").exists()
 
 
@@ -227,28 +210,30 @@ def test_a_checkpoint_holds_the_state_of_its_moment(tmp_path):
     assert not folder.latest.exists()
     written.set()
     folder.close()
-    assert_equal(expected, end(tmp_path))
+    assert_equal(expected, latest(tmp_path))
     assert_equal(expected, saved(tmp_path / "best.pth"))
     assert records(tmp_path) == [{"epoch": 1}]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(long, train, refused, tmp_path, capsys):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    three_epochs, train, training_error, tmp_path, capsys
+):
     run = tmp_path / "run"
-    long.change(epoch_length=1)
-    train(SupOnly, long.argv(run))
-    whole, state = (run / "latest.pth").read_bytes(), end(run)
+    three_epochs.change(epoch_length=1)
+    train(SupOnly, three_epochs.argv(run))
+    whole, state = (run / "latest.pth").read_bytes(), latest(run)
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 16
     for damaged in (b"", bytes(flipped)):
         (run / "latest.pth").write_bytes(damaged)
-        train(SupOnly, long.argv(run))
+        train(SupOnly, three_epochs.argv(run))
         out = capsys.readouterr().out
         assert "latest.pth" in out and "continuing from the one before, " in out
         assert (run / "damaged.pth").read_bytes() == damaged
-        assert_equal(state, end(run))  # after the last of three epochs, run again
+        assert_equal(state, latest(run))  # after the last of three epochs, run again
     (run / "previous.pth").write_bytes(b"x")
     (run / "latest.pth").write_bytes(b"x")
-    assert "previous.pth" in refused(SupOnly, long.argv(run))
+    assert "previous.pth" in training_error(SupOnly, three_epochs.argv(run))
 
 
 def test_a_folder_that_another_run_took_is_left_to_it(tmp_path):
@@ -293,27 +278,7 @@ def test_two_runs_in_one_folder(tmp_path):
     after.lock()
 
 
-def poisoned(monkeypatch, steps):
-    """Put NaN into the images of these steps, as a broken decoder or an overflow would."""
-    original, number = Trainer.optimize, []
-
-    def spying(self, raw, current):
-        number[:] = [current]
-        return original(self, raw, current)
-
-    make = engine.trainer.make_views
-
-    def views(*args):
-        batch = make(*args)
-        if number[0] in steps:
-            batch["labeled"]["image"][0, 0, 0, 0] = float("nan")
-        return batch
-
-    monkeypatch.setattr(Trainer, "optimize", spying)
-    monkeypatch.setattr(engine.trainer, "make_views", views)
-
-
-def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, monkeypatch):
+def test_the_monitor_saves_the_batch_that_the_step_saw(three_epochs, train, tmp_path, monkeypatch):
     seen = {}
     after_steps(monkeypatch, lambda _, raw, number: seen.update({number: raw}))
     noted = NonfiniteMonitor.add
@@ -323,41 +288,43 @@ def test_the_monitor_saves_the_batch_that_the_step_saw(long, train, tmp_path, mo
             self, number, {**scalars, "x": scalars["x"] * (float("nan") if number == 7 else 1)}
         ),
     )  # fmt: skip
-    train(FixMatch, long.argv(tmp_path))
+    train(FixMatch, three_epochs.argv(tmp_path))
     assert_equal(saved(tmp_path / "nonfinite_step7_rank0.pth"), seen[7])
 
 
-def test_float16_start_logs_no_warning(long, train, tmp_path, capsys):
-    train(SupOnly, long.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
+def test_float16_start_logs_no_warning(three_epochs, train, tmp_path, capsys):
+    train(SupOnly, three_epochs.argv(tmp_path, "--set", "precision=float16", "epochs=1"))
     assert not list(tmp_path.glob("nonfinite*"))
-    assert end(tmp_path)["scaler"]["scale"] >= 1
+    assert latest(tmp_path)["scaler"]["scale"] >= 1
 
 
-def test_deterministic_runs(long, train, tmp_path):
+def test_deterministic_runs(three_epochs, train, tmp_path):
     for run in "ab":
-        train(FixMatch, long.argv(tmp_path / run, "--set", "deterministic=true", "epochs=1"))
+        train(
+            FixMatch, three_epochs.argv(tmp_path / run, "--set", "deterministic=true", "epochs=1")
+        )
     assert torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
-    assert_equal(end(tmp_path / "a"), end(tmp_path / "b"))
+    assert_equal(latest(tmp_path / "a"), latest(tmp_path / "b"))
 
 
-def test_signals_reach_all_processes_of_a_launch(long, tmp_path):
+def test_signals_reach_all_processes_of_a_launch(three_epochs, tmp_path):
     """The launcher forwards the signal (torchrun would send SIGTERM and wait for 30 seconds); all
     processes stop after the same step, and the launcher exits with code 75."""
-    long.change(epochs=1, epoch_length=4000, batch_size=4, save_every=20)
-    launch = launcher("supervised.py", *long.argv(tmp_path / "run", "--device", "cpu"))
+    three_epochs.change(epochs=1, epoch_length=4000, batch_size=4, save_every=20)
+    launch = launcher("supervised.py", *three_epochs.argv(tmp_path / "run", "--device", "cpu"))
     until_there(tmp_path / "run/latest.pth")
     os.kill(launch.process.pid, signal.SIGUSR1)
     done = launch.end(60)
     assert done.returncode == EXIT_CODE, done.stderr
-    state = end(tmp_path / "run")
+    state = latest(tmp_path / "run")
     assert 0 < state["done"] < 4000 and state["done"] % 20 == 0
     assert "stopped by SIGUSR1" in done.stdout
     assert f"step {state['done']}; the same command continues" in done.stdout
 
 
 @pytest.mark.parametrize(("slow", "done"), [(0, 7), (100, 20)])
-def test_several_processes_stop_after_a_slow_step(slow, done, long, tmp_path):
+def test_several_processes_stop_after_a_slow_step(slow, done, three_epochs, tmp_path):
     """They decide together: after the step if steps are slow, else every 20 steps."""
     script = tmp_path / "program.py"
     script.write_text(f"""
@@ -374,13 +341,13 @@ def stopping(self, raw, step, optimize=engine.trainer.Trainer.optimize):
 engine.trainer.SLOW_STEP_SECONDS, engine.trainer.Trainer.optimize = {slow}, stopping
 main(SupOnly)
 """)
-    long.change(epochs=1, epoch_length=40, batch_size=4)
-    ended = spread(script, *long.argv(tmp_path / "run", "--device", "cpu"))
+    three_epochs.change(epochs=1, epoch_length=40, batch_size=4)
+    ended = spread(script, *three_epochs.argv(tmp_path / "run", "--device", "cpu"))
     assert ended.returncode == EXIT_CODE, ended.stderr
-    assert end(tmp_path / "run")["done"] == done
+    assert latest(tmp_path / "run")["done"] == done
 
 
-def test_no_process_leaves_before_the_checkpoint_is_written(long, tmp_path):
+def test_no_process_leaves_before_the_checkpoint_is_written(three_epochs, tmp_path):
     """A launcher that sees one process end may kill the others."""
     script, run = tmp_path / "program.py", tmp_path / "run"
     script.write_text(f"""
@@ -407,5 +374,5 @@ try:
 finally:
     print("there is a checkpoint:", Path({str(run / "latest.pth")!r}).exists())
 """)
-    done = spread(script, *long.change(batch_size=4).argv(run, "--device", "cpu"))
+    done = spread(script, *three_epochs.change(batch_size=4).argv(run, "--device", "cpu"))
     assert done.stdout.count("there is a checkpoint: True") == 2, done

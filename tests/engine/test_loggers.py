@@ -80,14 +80,14 @@ def test_the_real_wandb_offline(toy, train, tmp_path, monkeypatch):
     assert list((tmp_path / "run/wandb").glob("offline-run-*/files/media/images/pictures/*.png"))
 
 
-def test_wandb_that_is_missing_or_cannot_start(toy, refused, tmp_path, monkeypatch):
+def test_wandb_that_is_missing_or_cannot_start(toy, training_error, tmp_path, monkeypatch):
     def init(**_):
         raise RuntimeError("no API key\nconfigured")
 
     for module, part in ((None, "requirements-extra.txt"), (init, "WANDB_MODE=offline")):
         fake = module and types.SimpleNamespace(init=init)
         monkeypatch.setitem(sys.modules, "wandb", fake)
-        assert part in refused(SupOnly, toy.argv(tmp_path / "run", *WANDB))
+        assert part in training_error(SupOnly, toy.argv(tmp_path / "run", *WANDB))
         assert (tmp_path / "run").exists() == (module is init)  # nothing starts without wandb
 
 

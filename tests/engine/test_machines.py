@@ -8,9 +8,8 @@ from torch.distributed import TCPStore
 
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines
-from tests.engine.test_restarts import launcher, machines
-from tests.forked import meeting
-from tests.tools.test_scripts import free_port
+from tests.forked import launcher, machines, meeting
+from tests.scripts import free_port
 from tools.launch import __main__ as launch
 from util import rendezvous
 from util.errors import UserError
@@ -298,5 +297,4 @@ def test_a_port_in_use():
     ],
 )
 def test_invalid_launches(options, problem, run):
-    output = run(launch, *options.split(), "supervised.py").mistake()
-    assert output == f"error: {problem}\n"
+    assert problem in run(launch, *options.split(), "supervised.py").mistake()

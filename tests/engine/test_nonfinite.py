@@ -16,8 +16,7 @@ from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly
 from tests.conftest import json_lines, saved
-from tests.engine.test_interruption import after_steps, end, poisoned, stopped
-from tests.engine.test_resume import assert_equal
+from tests.runs import after_steps, assert_equal, latest, poisoned, stopped
 from tools import autolabel, publish
 from util.config.schema import Optimizer
 from util.errors import UserError
@@ -30,7 +29,7 @@ OLD_SCALER = {
 CPU, NAN = torch.device("cpu"), float("nan")
 
 
-def test_nonfinite_gradients_are_reported(long, train, tmp_path, monkeypatch, capsys):
+def test_nonfinite_gradients_are_reported(three_epochs, train, tmp_path, monkeypatch, capsys):
     step = Trainer.optimize
 
     def spying(self, raw, number):
@@ -41,7 +40,10 @@ def test_nonfinite_gradients_are_reported(long, train, tmp_path, monkeypatch, ca
         return scalars
 
     monkeypatch.setattr(Trainer, "optimize", spying)
-    assert stopped(train, SupOnly, long.argv(tmp_path / "run", "--set", "nonfinite_limit=3")) == 2
+    assert (
+        stopped(train, SupOnly, three_epochs.argv(tmp_path / "run", "--set", "nonfinite_limit=3"))
+        == 2
+    )
     captured = capsys.readouterr()
     assert "step 5: gradients not finite; step skipped" in captured.out
     assert "step 8: gradients not finite; 4 steps in a row" in captured.err
@@ -135,17 +137,17 @@ def test_ranks_adapt_the_scale_alike(monkeypatch):
     assert scale.state()["scale"] == 65536
 
 
-def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
-    argv = long.argv(tmp_path / "run", "--set", "precision=float32")
+def test_an_old_checkpoint_with_a_decayed_scale_resumes(three_epochs, train, tmp_path):
+    argv = three_epochs.argv(tmp_path / "run", "--set", "precision=float32")
     train(SupOnly, argv)
-    last = end(tmp_path / "run")
+    last = latest(tmp_path / "run")
     (tmp_path / "run/latest.pth").unlink()
     old = saved(tmp_path / "run/previous.pth")
     old["scaler"] = OLD_SCALER
     del old["nonfinite"]
     torch.save(old, tmp_path / "run/previous.pth")
     train(SupOnly, argv)
-    assert_equal(end(tmp_path / "run")["method"], last["method"])
+    assert_equal(latest(tmp_path / "run")["method"], last["method"])
     scale = LossScale(CPU, "float16")
     scale.load_state(OLD_SCALER)
     assert scale.state()["scale"] == 65536
@@ -153,33 +155,35 @@ def test_an_old_checkpoint_with_a_decayed_scale_resumes(long, train, tmp_path):
 
 @pytest.mark.parametrize("save_every", ["null", 1])
 def test_a_checkpoint_is_not_replaced_by_weights_that_are_not_finite(
-    save_every, long, train, tmp_path, monkeypatch, capsys
+    save_every, three_epochs, train, tmp_path, monkeypatch, capsys
 ):
     def spoil_weights(trainer, _, number):
         if number == 7:
             next(trainer.method.parameters()).data[0] = NAN
 
     after_steps(monkeypatch, spoil_weights)
-    argv = long.argv(tmp_path / "run", "--set", f"save_every={save_every}")
+    argv = three_epochs.argv(tmp_path / "run", "--set", f"save_every={save_every}")
     assert stopped(train, SupOnly, argv) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert "latest.pth: not written, as method.model.backbone.conv1.0.weight hold" in captured.err
     assert "epoch 2/3 model" not in captured.out  # not scored either
-    state = end(tmp_path / "run")
+    state = latest(tmp_path / "run")
     assert state["epoch"] == 1 and not nonfinite_tensors(state)
 
 
-def test_steps_in_a_row_are_counted_across_a_resume(long, refused, tmp_path, monkeypatch):
+def test_steps_in_a_row_are_counted_across_a_resume(
+    three_epochs, training_error, tmp_path, monkeypatch
+):
     """Count bad steps from step 8 on, the last but one before a checkpoint."""
     poisoned(monkeypatch, set(range(8, 15)))
     for _ in range(2):
-        argv = long.argv(tmp_path / "run", "--set", "nonfinite_limit=3")
-        assert "step 11" in refused(SupOnly, argv)
-        assert end(tmp_path / "run")["nonfinite"] == 2
+        argv = three_epochs.argv(tmp_path / "run", "--set", "nonfinite_limit=3")
+        assert "step 11" in training_error(SupOnly, argv)
+        assert latest(tmp_path / "run")["nonfinite"] == 2
 
 
-def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):
+def test_means_are_those_of_finite_values(three_epochs, train, tmp_path, monkeypatch):
     """Also across a resume, and of an epoch without finite values."""
     means = Means()
     for loss in (1.0, NAN, 4.0, float("inf")):
@@ -189,7 +193,7 @@ def test_means_are_those_of_finite_values(long, train, tmp_path, monkeypatch):
     old = Means({"sums": {"loss": torch.tensor(6.0), "grad_norm": torch.tensor(9.0)}, "count": 3})
     assert old.fetch() == ({"loss": 2.0, "grad_norm": 3.0}, 0)
     poisoned(monkeypatch, {1, 3, *range(5, 10)})
-    train(SupOnly, long.argv(tmp_path / "run"))
+    train(SupOnly, three_epochs.argv(tmp_path / "run"))
     records = json_lines(tmp_path / "run/metrics.jsonl")
     assert [record.get("skipped") for record in records] == [2, 5, None]
     assert records[0]["train"]["loss"] > records[2]["train"]["loss"] and not records[1]["train"]
@@ -259,19 +263,19 @@ def spoil(path, name):
     torch.save(state, path)
 
 
-def test_weights_that_are_not_finite_are_refused(long, train, mistake, tmp_path):
+def test_weights_that_are_not_finite_are_refused(three_epochs, train, user_error, tmp_path):
     folder = tmp_path / "run"
-    train(SupOnly, long.argv(folder))
+    train(SupOnly, three_epochs.argv(folder))
     spoil(folder / "best.pth", name := "model.backbone.conv1.0.weight")
-    photos, out = long.root / "images", tmp_path / "out"
+    photos, out = three_epochs.root / "images", tmp_path / "out"
     for module, more in {
-        evaluate: ["--config", long.config, "--checkpoint", folder],
+        evaluate: ["--config", three_epochs.config, "--checkpoint", folder],
         predict: ["--checkpoint", folder, "--images", photos, "--save-path", out],
         export: ["--checkpoint", folder, "--format", "onnx", "--out", out],
         publish: [folder, "--out", out, "--license", "mit"],
         autolabel: ["--checkpoint", folder / "best.pth", "--out", out],
     }.items():
-        error = mistake(module, *more)
+        error = user_error(module, *more)
         assert f"{folder}/best.pth: expected finite weights" in error and name in error, module
 
 

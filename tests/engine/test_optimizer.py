@@ -11,8 +11,8 @@ from torch import nn
 from engine.optimizer import build_optimizer, load_optimizer, set_poly_lr, with_scaled_lr
 from model.build import build_network
 from semi.ema import frozen_copy
+from tests.batches import FAMILIES
 from tests.conftest import METHODS, saved
-from tests.methods.test_steps import FAMILIES
 from util.config.loading import load_config
 from util.config.schema import Model, Optimizer
 from util.errors import UserError
@@ -146,7 +146,7 @@ def test_the_linear_rule_scales_or_is_named(toy, caplog, settings, lr, log):
     assert with_scaled_lr(config).optimizer.lr == lr
 
 
-def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, refused, tmp_path):
+def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, training_error, tmp_path):
     scaled = ["--set", "optimizer.lr_batch=8", "optimizer.scale_lr=true"]
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
     kept = load_config(tmp_path / "run/config.yaml")
@@ -154,7 +154,7 @@ def test_a_run_keeps_the_scaled_rate_and_resumes(toy, train, refused, tmp_path):
     state = saved(tmp_path / "run/latest.pth")
     assert state["optimizer"]["param_groups"][0]["base_lr"] == 0.0025
     train(METHODS["supervised"], toy.argv(tmp_path / "run", *scaled))
-    error = refused(METHODS["supervised"], toy.argv(tmp_path / "run"))
+    error = training_error(METHODS["supervised"], toy.argv(tmp_path / "run"))
     assert "optimizer.lr (0.0025 -> 0.01)" in error, "the published rate again: another run"
 
 

@@ -8,24 +8,14 @@ import pytest
 
 from supervised import SupOnly
 from tests.conftest import REPOSITORY, json_lines, run_python
-from tests.engine.test_resume import first_steps
-from tests.forked import Forked, spread
+from tests.forked import launcher, machines, spread
 from tests.robustness.fuzzing.kill import assert_same
-from tests.tools.test_scripts import ENVIRONMENT, free_port
-from tests.tools.test_slurm import until_there
+from tests.runs import first_steps
+from tests.scripts import environment, until_there
 from tools.launch import __main__ as launch
 from tools.launch.processes import first_to_fail, is_killed
 from util.interrupt import EXIT_CODE
 from util.rendezvous import RESTARTS
-
-
-def launcher(*command, nodes=1, node=0, port=None):
-    """Start two processes for each node, as train.sh does."""
-    return Forked(
-        "-m", "tools.launch", "--nproc_per_node", 2, "--nnodes", nodes, "--node_rank", node,
-        "--master_addr", "localhost", "--master_port", port or free_port(), *command,
-    )  # fmt: skip
-
 
 KILLED = "process 1 was killed by SIGKILL (out of memory?)"
 
@@ -74,30 +64,6 @@ def test_a_run_whose_processes_are_killed_ends_as_one_that_is_not(short, tmp_pat
     ]
     assert first_steps(run) == [0, 3, 3]
     assert_same(whole, run)
-
-
-PROGRAM = """
-import os, signal, sys, time
-rank, start = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-if os.environ["LOCAL_RANK"] == "1":
-    print("start", flush=True)
-{}
-time.sleep(60)
-"""
-
-
-def machines(folder, program, restarts, count=1):
-    """Launch two processes on each of several nodes that run a few lines; return exit code, number
-    of starts and stderr of each node."""
-    script = folder / "program.py"
-    script.write_text(PROGRAM.format(program))
-    port = free_port()
-    launches = [
-        launcher("--max_restarts", restarts, script, nodes=count, node=node, port=port)
-        for node in range(count)
-    ]
-    ends = [one.end(120) for one in launches]
-    return [(end.returncode, end.stdout.count("start"), end.stderr) for end in ends]
 
 
 DEATH = "if rank == {}: os.kill(os.getpid(), signal.{})"
@@ -193,7 +159,7 @@ def test_one_process_alone_is_restarted_too(variables):
     process = subprocess.Popen(
         ["sh", "tools/train.sh", "0", "1", "--resume", "never", "--set", "epochs=1",
          "epoch_length=40", "save_every=1"],
-        cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
+        cwd=REPOSITORY, env=environment(**variables),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     until_there(run / "latest.pth")

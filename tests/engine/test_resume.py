@@ -14,38 +14,17 @@ from engine.trainer import Trainer
 from supervised import SupOnly
 from tests.conftest import METHODS, json_lines, saved, write_sample
 from tests.prototypes import Prototypes
+from tests.runs import assert_equal, first_steps
 from tools.results.runs import Run
 from util.errors import UserError
-
-MEASURED = {"seconds", "step_seconds", "validation_seconds", "peak_memory"}
 
 
 class Killed(Exception):
     pass
 
 
-def assert_equal(a, b, where="state"):
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() - MEASURED == b.keys() - MEASURED, where
-        for key in a.keys() - MEASURED:
-            assert_equal(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_equal(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
-
-
 def contents(run):
     return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "run.lock"}
-
-
-def first_steps(run):
-    return [line["first_step"] for line in json_lines(run / "starts.jsonl")]
 
 
 @pytest.mark.parametrize("kind", [*METHODS.values(), Prototypes], ids=[*METHODS, "prototypes"])
@@ -115,12 +94,12 @@ def test_a_run_of_an_older_version_goes_on(toy, train, tmp_path):
     assert state["epoch_length"] == 1 and state["images"]["val"]["images"] == 3
 
 
-def test_what_an_older_version_recorded_is_compared(half, toy, train, refused, capsys):
+def test_what_an_older_version_recorded_is_compared(half, toy, train, training_error, capsys):
     state, starts = saved(half / "latest.pth"), half / "starts.jsonl"
     del state["images"]
     torch.save(state, half / "latest.pth")
     drop("val", 1)(toy)
-    assert "data.val images (3 -> 2)" in refused(SupOnly, toy.argv(half))
+    assert "data.val images (3 -> 2)" in training_error(SupOnly, toy.argv(half))
     (start,) = json_lines(starts)
     del start["images"], start["facts"]
     starts.write_text(json.dumps(start | {"commit": "old"}) + "\n")
@@ -165,14 +144,14 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("difference", CHANGES)
-def test_other_images_and_scores_need_force(difference, half, toy, train, refused, capsys):
+def test_other_images_and_scores_need_force(difference, half, toy, train, training_error, capsys):
     """Keep the length of epochs, and best scores only where they stay comparable."""
     change, settings, is_best_kept = CHANGES[difference]
     if change:
         change(toy)
     argv = toy.argv(half, *(f"--set={setting}" for setting in settings))
     before = {path: path.read_bytes() for path in half.iterdir() if path.is_file()}
-    message = refused(SupOnly, argv)
+    message = training_error(SupOnly, argv)
     assert f"started with other settings or split files: {difference}. Fix: " in message
     assert ("--force, which discards the best scores" in message) != is_best_kept
     assert all(path.read_bytes() == content for path, content in before.items()
@@ -189,20 +168,20 @@ def test_other_images_and_scores_need_force(difference, half, toy, train, refuse
     train(SupOnly, argv)  # the same lists as last time
 
 
-def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, refused, train):
+def test_fewer_epochs_than_a_checkpoint_has_are_refused(half, toy, training_error, train):
     train(SupOnly, toy.argv(half))
-    output = refused(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
+    output = training_error(SupOnly, toy.argv(half, "--set", "epochs=1", "--force"))
     assert "epochs: found 1, but " in output
     assert " already has 2 epochs and 0 steps; epochs counts the whole run. Fix: set ep" in output
 
 
-def test_other_settings_of_a_finished_run_are_refused(toy, train, refused, tmp_path):
+def test_other_settings_of_a_finished_run_are_refused(toy, train, training_error, tmp_path):
     """No step would be trained with them, yet config.yaml and the tables would name them."""
     train(SupOnly, toy.argv(tmp_path / "run", "--set", "epochs=1"))
     names = ("config.yaml", "starts.jsonl", "metrics.jsonl", "latest.pth", "best.pth")
     before = [(tmp_path / "run" / name).read_bytes() for name in names]
     other = ["--force", "--set", "optimizer.lr=0.5"]
-    output = refused(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
+    output = training_error(SupOnly, toy.argv(tmp_path / "run", *other, "epochs=1"))
     assert "the run is finished; nothing would be trained with other settings" in output
     assert "optimizer.lr (0.01 -> 0.5). Fix: pass --force and --set epochs=N, N above 1 (" in output
     assert before == [(tmp_path / "run" / name).read_bytes() for name in names]

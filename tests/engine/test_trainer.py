@@ -309,7 +309,7 @@ def test_automatic_layout(given, device, precision, expected, toy):
     assert acceleration.is_channels_last(config, torch.device(device)) is expected
 
 
-def test_a_run_keeps_the_precision_it_found(toy, train, refused, tmp_path, monkeypatch):
+def test_a_run_keeps_the_precision_it_found(toy, train, training_error, tmp_path, monkeypatch):
     """Resuming is refused on a machine where auto resolves to another precision."""
     toy.change(precision="auto", channels_last="auto", epoch_length=1)
     monkeypatch.setattr("util.precision.cpu_flags", lambda: {"amx_bf16"})
@@ -321,7 +321,7 @@ def test_a_run_keeps_the_precision_it_found(toy, train, refused, tmp_path, monke
     assert weight.is_contiguous(memory_format=torch.channels_last)
     train(SupOnly, toy.argv(tmp_path / "run"))
     monkeypatch.setattr("util.precision.cpu_flags", set)
-    assert "precision (bfloat16 -> float32)" in refused(SupOnly, toy.argv(tmp_path / "run"))
+    assert "precision (bfloat16 -> float32)" in training_error(SupOnly, toy.argv(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("device, variable", [("cpu", "CXX"), ("cuda", "CC")])
@@ -339,9 +339,9 @@ def test_compiling_needs_a_compiler(device, variable, monkeypatch):
         acceleration.require_compiler(device)
 
 
-def test_without_a_compiler_a_run_ends_before_training(toy, refused, tmp_path, monkeypatch):
+def test_without_a_compiler_a_run_ends_before_training(toy, training_error, tmp_path, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    error = refused(SupOnly, toy.argv(tmp_path / "run", "--set", "compile=true"))
+    error = training_error(SupOnly, toy.argv(tmp_path / "run", "--set", "compile=true"))
     assert error.startswith("error: compile: no compiler found")
 
 

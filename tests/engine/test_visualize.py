@@ -27,11 +27,11 @@ from semi.panels import (
     principal_colours,
 )
 from supervised import SupOnly
+from tests.bands import banded
+from tests.batches import FAMILIES, raw_batch
 from tests.conftest import METHODS, json_lines, saved
-from tests.dataset.test_bands import banded
-from tests.engine.test_resume import assert_equal
-from tests.methods.test_steps import FAMILIES, raw_batch
 from tests.prototypes import Prototypes
+from tests.runs import assert_equal
 from unimatch import UniMatch
 from util.config.loading import load_config
 
@@ -185,10 +185,10 @@ def test_a_resumed_run_writes_the_pictures_of_its_own_epochs_alone(toy, train, t
         assert path.read_bytes() == (b"old" if "epoch_001" in name else kept[name]), name
 
 
-def test_a_folder_that_cannot_be_made_gives_one_error_line(toy, refused, tmp_path):
+def test_a_folder_that_cannot_be_made_gives_one_error_line(toy, training_error, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/pictures").write_text("mine")
-    assert "pictures/epoch_001" in refused(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
+    assert "pictures/epoch_001" in training_error(SupOnly, toy.argv(tmp_path / "run", *WITH_TWO))
     assert (tmp_path / "run/pictures").read_text() == "mine"
 
 

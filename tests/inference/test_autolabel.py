@@ -248,7 +248,7 @@ def test_other_images(command, toy, tmp_path):
 def test_bad_input(command, toy, tmp_path):
     for more, message in (
         (["--threshold", "1.5"], "--threshold: found 1.5, expected a probability"),
-        (["--select", "0"], "--select: found 0, expected a number of images"),
+        (["--select", "0"], "--select: found 0, expected 1 or more"),
         (["--rank", "no/such/rank.csv"], "its folder does not exist"),
         (["--list", "no.txt"], "no.txt: no such split file"),
         (["--set", "data.label_map={1: sky, 2: tree, other: road}"], "no value of class 'road'"),
@@ -260,9 +260,7 @@ def test_bad_input(command, toy, tmp_path):
         ("column", "--images: data.pair is set. Fix: name pairs in a split file"),
         ({"first": "A", "second": "B", "masks": "C"}, "split files of names have no column"),
     ):
-        toy.tree["data"]["pair"] = pair
-        toy.write_config()
-        data = load_config(toy.config).data
+        data = load_config(toy.change_data(pair=pair).config).data
         with pytest.raises(UserError, match=message):
             encoding_of_labels(data)
             unlabelled_samples(data, {"a": tmp_path / "a.png"}, None)

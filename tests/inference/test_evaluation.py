@@ -27,6 +27,7 @@ from inference.predictor import (
 from metrics.calibration import PseudoLabelScores
 from model.checkpoint import load, network_state
 from supervised import SupOnly
+from tests.batches import Local, batches
 from tests.conftest import REPOSITORY, json_lines, saved, write_sample
 from util.config.loading import load_config
 from util.errors import UserError
@@ -37,14 +38,6 @@ CPU = torch.device("cpu")
 
 def predict(network, image, config, mode):
     return Predictor(network, config, CPU, mode).predict_normalised(image)
-
-
-class Local(nn.Module):
-    """Logits that depend on a window's content and position in it, so that modes differ."""
-
-    def forward(self, x):
-        ramp = torch.linspace(0, 1, x.shape[-1]) + torch.linspace(0, 2, x.shape[-2])[:, None]
-        return torch.cat([x, x.mean((2, 3), keepdim=True) + 0 * x[:, :1] + ramp], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -141,16 +134,6 @@ class Colour(nn.Module):
     def forward(self, x):
         red = x[:, :1]
         return torch.cat([-(red - v).abs() for v in (0.0, 100 / 255, 200 / 255)], dim=1)
-
-
-def batches(masks, predictions):
-    for i, (mask, prediction) in enumerate(zip(masks, predictions, strict=True)):
-        image = np.repeat((prediction * 100).astype(np.uint8)[None, None], 3, axis=1)
-        yield {
-            "image": torch.from_numpy(image),
-            "mask": torch.from_numpy(mask[None]),
-            "index": torch.tensor([i]),
-        }
 
 
 @pytest.fixture
@@ -269,7 +252,7 @@ def test_the_log_of_a_training_shows_few_of_many_classes():
     assert score_table(few, names[:25], is_short=True) == score_table(few, names[:25])
 
 
-def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_path):
+def test_an_image_without_volume_is_refused_before_training(toy, training_error, tmp_path):
     images = ["p1_01.png", "p1_02.png", "p2_01.png"]
     assert volume_indices(images, r"(p\d+)_") == [0, 0, 1]
     assert volume_indices(images, None) == [0, 0, 0]
@@ -277,7 +260,7 @@ def test_an_image_without_volume_is_refused_before_training(toy, refused, tmp_pa
         with pytest.raises(UserError, match="names no volume of images/v0.jpg"):
             volume_indices(["images/v0.jpg"], pattern)
     volumes = "evaluation={select: dice, volume_pattern: '(p\\d+)'}"
-    output = refused(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
+    output = training_error(SupOnly, toy.argv(tmp_path / "run", "--set", volumes))
     assert "'(p\\d+)' names no volume of images/v0.jpg" in output
     assert not (tmp_path / "run/metrics.jsonl").exists()
 

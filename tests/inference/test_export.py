@@ -128,7 +128,7 @@ def test_onnx(model, random_run, run):
     assert logits.shape == (1, 3, 41, 77)
 
 
-def test_grey_bands_outside_and_one_size(random_run, run, mistake, tmp_path):
+def test_grey_bands_outside_and_one_size(random_run, run, user_error, tmp_path):
     """Scale 16-bit bands inside the export, then leave all steps to the caller, at one size."""
     values = np.random.default_rng(0).integers(0, 4096, (44, 52), dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "deep.png")
@@ -147,7 +147,7 @@ def test_grey_bands_outside_and_one_size(random_run, run, mistake, tmp_path):
         torch.testing.assert_close(bare(unit), network(unit))
     exported(run, folder, "torchscript", "c.pt", *named, *outside, "--size", 48, 64)
     argv = export_argv(folder, "torchscript", "d.pt", *named, *outside, "--size", 50, 64)
-    assert "--size: found [50, 64], expected multiples of 16 pixels" in mistake(export, *argv)
+    assert "--size: found [50, 64], expected multiples of 16 pixels" in user_error(export, *argv)
 
 
 def test_resized_and_windowed_evaluation(random_run, run):
@@ -208,7 +208,7 @@ def test_pixels_without_data_are_not_compared(random_run, run, monkeypatch, tmp_
     assert "the ignore index is 255" in json.loads(extra["metadata.json"])["nodata"]
 
 
-def test_mistakes_are_one_line(random_run, mistake, monkeypatch):
+def test_mistakes_are_one_line(random_run, user_error, monkeypatch):
     folder = random_run(CNN)
     for argv, words in (
         (["torchscript", "best.pth"], "exists already"),
@@ -218,9 +218,9 @@ def test_mistakes_are_one_line(random_run, mistake, monkeypatch):
         (["torchscript", "m.pt", "--images", "none.jpg"], "none.jpg: no such"),
         (["torchscript", "m.pt", "--set", "data.val=no.txt"], "no such split file; or name images"),
     ):
-        assert words in mistake(export, *export_argv(folder, *argv))
+        assert words in user_error(export, *export_argv(folder, *argv))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    error = mistake(export, *export_argv(folder, "onnx", "m.onnx"))
+    error = user_error(export, *export_argv(folder, "onnx", "m.onnx"))
     assert "needs onnx, onnxscript, onnxruntime. Fix: pip install -r" in error
 
 
@@ -246,7 +246,7 @@ def test_a_traced_dinov2_takes_other_sizes():
         )
 
 
-def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
+def test_a_published_run(trained, shared_run, toy, run, user_error, tmp_path):
     out = tmp_path / "published"
     argv = [trained, "--out", out, "--license", "mit"]
     assert "hf upload OWNER/NAME" in run(publish, *argv).output()
@@ -279,12 +279,12 @@ def test_a_published_run(trained, shared_run, toy, run, mistake, tmp_path):
         for folder in (out, tmp_path / "e")
     )
     assert line[0] != other[0] and line[1] == other[1], "only the file has another config"
-    assert "exists already" in mistake(publish, *argv)
+    assert "exists already" in user_error(publish, *argv)
     for words, *bad in (
         (". Fix: name the --save-path", tmp_path),
         ("no validation of 'x'", trained, "--which", "x"),
     ):
-        assert words in mistake(publish, *bad, "--out", tmp_path / "bad", "--license", "mit")
+        assert words in user_error(publish, *bad, "--out", tmp_path / "bad", "--license", "mit")
 
 
 def test_the_epoch_on_a_card_is_that_of_the_weights(trained, run, tmp_path):

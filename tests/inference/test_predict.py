@@ -17,7 +17,7 @@ from dataset.bands import read_bands
 from inference.predictor import Predictor
 from model.trained import load_trained
 from tests.conftest import write_sample
-from tests.own_images import put
+from tests.own_images import save_image
 from util.config.loading import load_config
 
 
@@ -71,7 +71,7 @@ def test_the_same_command_continues_and_another_is_refused(command, tmp_path):
 
 
 def test_predictions_are_not_mixed_into_masks_of_the_user(command, tmp_path):
-    put(Image.new("L", (2, 1)), tmp_path / "data/masks/mine.png")
+    save_image(Image.new("L", (2, 1)), tmp_path / "data/masks/mine.png")
     err = command("--save-path", tmp_path / "data").mistake()
     assert "data/masks: exists already, and was not written by this command" in err
     assert [p.name for p in (tmp_path / "data").rglob("*.*")] == ["mine.png"]
@@ -215,13 +215,13 @@ def test_too_many_pixels_and_too_little_memory(command, tmp_path, monkeypatch):
     assert code == 1 and "big.png: out of memory" in err and "sliding_window" in err
 
 
-def test_a_config_that_does_not_fit(trained, toy, run, mistake, tmp_path):
+def test_a_config_that_does_not_fit(trained, toy, run, user_error, tmp_path):
     common = ["--checkpoint", trained / "best.pth"]
     images = ["--images", toy.root / "images", "--save-path", tmp_path / "out"]
     changed = ["--config", toy.config, "--set", "data.classes=[a, b, c, d]",
                "model.backbone=resnet18"]  # fmt: skip
     for script, more in ((evaluate, []), (predict, images)):
-        err = mistake(script, *common, *more, *changed)
+        err = user_error(script, *common, *more, *changed)
         assert "data.classes (3 -> 4)" in err
         assert "model.backbone (test_resnet -> resnet18)" in err and "Fix: --config" in err
     for classes, expected, words in (
@@ -238,4 +238,4 @@ def test_a_config_that_does_not_fit(trained, toy, run, mistake, tmp_path):
         output = run(evaluate, *common, "--config", toy.config, "--set", f"{key}={value}").output()
         assert f"trained with another config: {key} (" in output and value in output
     (trained / "config.yaml").unlink()
-    assert "no config beside the checkpoint" in mistake(predict, *common, *images)
+    assert "no config beside the checkpoint" in user_error(predict, *common, *images)

@@ -16,11 +16,12 @@ from inference import geotiff
 from inference.predictor import Predictor, logits_of, predict_sliding
 from inference.raster import Raster, Rect, open_sample
 from tests import own_images
-from tests.dataset.test_bands import data
+from tests.bands import data
 from util.colours import IGNORE_COLOUR, palette
 from util.config.loading import load_config
 from util.errors import UserError
 
+pytest.importorskip("tifffile")
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 PLACE = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 400000, 0, -0.5, 5800000)}

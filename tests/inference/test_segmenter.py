@@ -16,7 +16,7 @@ import predict
 from dataset.tiff import GDAL_NODATA_TAG
 from inference import Segmenter
 from tests.conftest import REPOSITORY
-from tests.own_images import put, turned
+from tests.own_images import exif_with_orientation, save_image
 from util import distributed
 from util.errors import UserError
 
@@ -71,7 +71,7 @@ def test_pil_images_of_every_mode_are_read_like_files(trained, toy, tmp_path):
 
 def test_a_pil_image_is_rotated_like_its_file(trained, toy, tmp_path):
     image = Image.open(toy.root / "images/l0.jpg")
-    image.crop((0, 0, 40, 24)).save(tmp_path / "image.png", exif=turned(6))
+    image.crop((0, 0, 40, 24)).save(tmp_path / "image.png", exif=exif_with_orientation(6))
     segmenter = Segmenter.load(trained, device="cpu")
     expected = segmenter.predict(tmp_path / "image.png").mask
     assert expected.shape == (40, 24)
@@ -141,7 +141,7 @@ def test_pairs_for_change_detection(pair_run, run, tmp_path):
     names = ["earlier", "later"]
     values = np.random.default_rng(0).integers(0, 256, (2, 40, 44, 3), dtype=np.uint8)
     for name, pixels in zip(names, values, strict=True):
-        put(pixels, tmp_path / name / "a.png")
+        save_image(pixels, tmp_path / name / "a.png")
     argv = ["--images", tmp_path / "earlier", "--second", tmp_path / "later"]
     run(predict, "--checkpoint", pair_run, "--save-path", tmp_path / "out", *argv).output()
     expected = np.array(Image.open(tmp_path / "out/masks/a.png"))

@@ -33,7 +33,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from semi.ranking import ranking_loss
-from tests.methods.test_steps import raw_batch
+from tests.batches import raw_batch
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config

@@ -45,12 +45,11 @@ def pairs(tmp_path, scenes):
 
 @every_method
 def test_every_method_learns_several_classes_of_change(kind, pairs, scenes, train, run, tmp_path):
-    pairs.tree["data"] |= {
-        "classes": ["unchanged", "ground or shape", "shape or another"], "label_map": None,
-        "pair": {"first": "A", "second": "B", "masks": "kinds"},
-    }  # fmt: skip
-    pairs.tree["evaluation"] = {"select": "iou:shape or another"}
-    pairs.write_config()
+    pairs.change_data(
+        classes=["unchanged", "ground or shape", "shape or another"], label_map=None,
+        pair={"first": "A", "second": "B", "masks": "kinds"},
+    )  # fmt: skip
+    pairs.change(evaluation={"select": "iou:shape or another"})
     train(kind, pairs.argv(tmp_path / "run"))
     best = torch.load(tmp_path / "run/best.pth", weights_only=True)
     assert best["config"]["data"]["pair"]["second"] == "B"
@@ -155,11 +154,10 @@ def test_bad_pairs_are_refused_in_one_line(line, message, pairs, scenes, train, 
     Image.new("RGB", (20, 10)).save(tmp_path / "root/odd.png")
     Image.new("L", (40, 40), 127).save(tmp_path / "root/three.png")
     pairs.path("labeled").write_text(line)
-    pairs.tree["data"] |= {
-        "root": str(tmp_path / "root"), "pair": "column", "labeled": str(pairs.path("labeled")),
-        "val": {"images": "A/val", "second": "B/val", "masks": "label/val"},
-    }  # fmt: skip
-    pairs.write_config()
+    pairs.change_data(
+        root=str(tmp_path / "root"), pair="column", labeled=str(pairs.path("labeled")),
+        val={"images": "A/val", "second": "B/val", "masks": "label/val"},
+    )  # fmt: skip
     with pytest.raises(SystemExit) as end:
         train(SupOnly, pairs.argv(tmp_path / "run"))
     output = capsys.readouterr().err
@@ -308,7 +306,7 @@ def test_a_checkpoint_of_pairs_is_none_of_single_images(pair_run):
     assert load_network(config.model, config.data, best).siamese
 
 
-def test_single_images_take_no_second_ones(trained, toy, mistake, tmp_path):
+def test_single_images_take_no_second_ones(trained, toy, user_error, tmp_path):
     images = ["--images", toy.root / "images", "--second", toy.root / "images"]
-    output = mistake(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
+    output = user_error(predict, "--checkpoint", trained, *images, "--save-path", tmp_path / "out")
     assert "single images" in output

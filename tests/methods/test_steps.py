@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from corrmatch import CorrMatch
-from dataset.views import make_views
 from engine.method import LEGEND
 from engine.optimizer import build_optimizer
 from model.build import build_network
@@ -26,6 +24,7 @@ from semi.pseudo_labels import (
     pseudo_label,
 )
 from supervised import SupOnly
+from tests.batches import FAMILIES, raw_batch
 from tests.conftest import METHODS, every_method
 from util import distributed
 from util.config.loading import load_config
@@ -128,41 +127,6 @@ def test_ohem(min_kept, thresh):
         keep &= probability <= cut
     expected = F.cross_entropy(logits, torch.where(keep, target, 255), ignore_index=255)
     torch.testing.assert_close(OhemCrossEntropy(thresh, min_kept)(logits, target), expected)
-
-
-def raw_batch(images, size=33, partner=True, views=1):
-    g = np.random.default_rng(0)
-
-    def crop():
-        return torch.from_numpy(g.integers(0, 256, (images, size, size, 3), dtype=np.uint8))
-
-    def unlabelled():
-        ignore = torch.zeros(images, size, size, dtype=torch.bool)
-        ignore[0, -5:] = True
-        view = {
-            "factors": torch.ones(images, 3),
-            "hue": torch.zeros(images),
-            "order": torch.arange(4).repeat(images, 1),
-            "grey": torch.zeros(images, dtype=torch.bool),
-            "sigma": torch.ones(images),
-        }
-        boxes = torch.tensor([[[3, 4, 20, 21]]]).repeat(images, views, 1)
-        return {"image": crop(), "ignore": ignore, "strong_params": [view] * views, "boxes": boxes}
-
-    mask = torch.from_numpy(g.integers(0, 3, (images, size, size), dtype=np.uint8))
-    batch = {"labeled": {"image": crop(), "mask": mask}, "unlabeled": unlabelled()}
-    if partner:
-        batch["unlabeled"]["partner"] = unlabelled()
-    return make_views(batch, torch.full((3, 1, 1), 0.5), torch.full((3, 1, 1), 0.25))
-
-
-FAMILIES = {
-    "deeplabv3plus": "{backbone: test_resnet, channels: 8, pretrained: none}",
-    "convnext": "{backbone: test_convnext, output_stride: 32, channels: 8, pretrained: none}",
-    "pspnet": "{network: pspnet, backbone: test_resnet, pretrained: none}",
-    "dpt": "{network: dpt, backbone: test_vit, channels: 8, pretrained: none}",
-    "unet": "{network: unet, widths: [4, 8, 8], dropout: [0, 0.1, 0.1], pretrained: none}",
-}
 
 
 @every_method

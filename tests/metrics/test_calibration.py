@@ -18,7 +18,7 @@ from metrics.calibration import (
     pseudo_label_sentence,
 )
 from supervised import SupOnly
-from tests.inference.test_evaluation import Local, batches
+from tests.batches import Local, batches
 from util.config.loading import load_config
 from util.plotting import as_image, reliability_diagram
 

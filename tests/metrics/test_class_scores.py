@@ -138,7 +138,7 @@ def test_picture_of_a_confusion_matrix(count):
     ]  # fmt: skip
 
 
-def test_what_evaluate_writes(trained, run, mistake, tmp_path):
+def test_what_evaluate_writes(trained, run, user_error, tmp_path):
     common = ["--checkpoint", trained]
     out, numbers = tmp_path / "out", tmp_path / "scores.json"
     text = run(evaluate, *common, "--save-path", out, "--worst", 2, "--boundary-iou",
@@ -173,7 +173,7 @@ def test_what_evaluate_writes(trained, run, mistake, tmp_path):
         (["--json", tmp_path / "no/scores.json"], "no/scores.json: its folder does not exist"),
         (["--json", out / "scores.csv"], "scores.csv: exists and is not a report of this command"),
     ):
-        assert part in mistake(evaluate, *common, *more)
+        assert part in user_error(evaluate, *common, *more)
 
 
 def test_a_comparison_names_what_only_one_of_both_holds(toy):

@@ -101,9 +101,9 @@ def test_two_time_points_in_a_volume_are_a_warning(caplog):
     assert "p1_frame1_s_3.png and p1_frame9_s_1.png are stacked" in caplog.text
 
 
-def test_evaluate_writes_them(trained, run, mistake, tmp_path):
+def test_evaluate_writes_them(trained, run, user_error, tmp_path):
     argv = ["--checkpoint", trained]
-    assert "defines no volumes" in mistake(evaluate, *argv, "--surface-distance")
+    assert "defines no volumes" in user_error(evaluate, *argv, "--surface-distance")
     pattern = "evaluation={volume_pattern: '(v.)', spacing: [2, 1, 1]}"
     outputs = ["--json", tmp_path / "scores.json", "--save-path", tmp_path / "out"]
     out = run(evaluate, *argv, "--surface-distance", *outputs, "--set", pattern).output()

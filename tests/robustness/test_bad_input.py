@@ -15,7 +15,7 @@ from tests.robustness.fuzzing.verdict import LAUGHS
 
 
 @pytest.fixture
-def refused(refused, toy, tmp_path, monkeypatch):
+def training_error(training_error, toy, tmp_path, monkeypatch):
     """Run a method on the toy, which must fail before training; return its error line."""
 
     def no_training(*_, **__):
@@ -24,7 +24,7 @@ def refused(refused, toy, tmp_path, monkeypatch):
     monkeypatch.setattr(RunDir, "open", no_training)
 
     def run(*more, kind=CorrMatch, save_path=None):
-        return refused(kind, toy.argv(save_path or tmp_path / "run", *more))
+        return training_error(kind, toy.argv(save_path or tmp_path / "run", *more))
 
     return run
 
@@ -79,21 +79,21 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_config_values(setting, refused):
-    contains(refused("--set", setting), *SETTINGS[setting])
+def test_config_values(setting, training_error):
+    contains(training_error("--set", setting), *SETTINGS[setting])
 
 
-def test_an_option_and_another_value_in_set(refused):
-    line = refused("--labeled-id-path", "a.txt", "--set", "data.labeled=b.txt")
+def test_an_option_and_another_value_in_set(training_error):
+    line = training_error("--labeled-id-path", "a.txt", "--set", "data.labeled=b.txt")
     contains(line, "--set data.labeled=b.txt: data.labeled has another value")
 
 
-def test_an_empty_path_is_no_folder(refused):
-    contains(refused("--save-path", ""), "--save-path: expected a path, found an empty text")
+def test_an_empty_path_is_no_folder(training_error):
+    contains(training_error("--save-path", ""), "--save-path: expected a path, found an empty text")
 
 
-def test_section_that_contains_itself(refused):
-    line = refused("--set", "method=&a {b: *a}", "method=&a {b: *a}")
+def test_section_that_contains_itself(training_error):
+    line = training_error("--set", "method=&a {b: *a}", "method=&a {b: *a}")
     contains(line, "'b' contains itself")
 
 
@@ -121,17 +121,17 @@ def test_section_that_contains_itself(refused):
         (LAUGHS + "base: *a29\n", ["base: expected the path", "found [["]),
     ],
 )
-def test_config_files(text, parts, refused, toy):
+def test_config_files(text, parts, training_error, toy):
     toy.config.write_text(text)
-    contains(refused(), "toy.yaml", *parts)
+    contains(training_error(), "toy.yaml", *parts)
 
 
 @pytest.mark.parametrize("target, problem", [("gone", "no such config"), ("toy.yaml", "symbolic")])
-def test_missing_config(target, problem, refused, toy):
+def test_missing_config(target, problem, training_error, toy):
     toy.config.unlink()
-    contains(refused(), "toy.yaml", "no such config file")
+    contains(training_error(), "toy.yaml", "no such config file")
     toy.config.symlink_to(target)
-    contains(refused(), "toy.yaml", problem)
+    contains(training_error(), "toy.yaml", problem)
 
 
 LINES = {
@@ -152,15 +152,15 @@ LINES = {
 
 
 @pytest.mark.parametrize("case", LINES)
-def test_labelled_lists(case, refused, toy):
+def test_labelled_lists(case, training_error, toy):
     lines, parts = LINES[case]
     toy.write_list("labeled", lines)
-    contains(refused(), "labeled.txt", *parts)
+    contains(training_error(), "labeled.txt", *parts)
 
 
-def test_validation_image_in_training(refused, toy):
+def test_validation_image_in_training(training_error, toy):
     toy.write_list("val", ["images/v0.jpg masks/v0.png", "images/l1.jpg masks/l1.png"])
-    contains(refused(), "val.txt line 2", "images/l1.jpg", "labeled.txt line 2")
+    contains(training_error(), "val.txt line 2", "images/l1.jpg", "labeled.txt line 2")
 
 
 @pytest.mark.parametrize("option, path, fix", [
@@ -168,75 +168,75 @@ def test_validation_image_in_training(refused, toy):
     ("--unlabeled-id-path", "no/list.txt", ""),
     ("--labeled-id-path", "splits/pascal/92/labeled.txt", "tools.splits fetch pascal/92\n"),
 ])  # fmt: skip
-def test_missing_list(option, path, fix, refused, tmp_path, monkeypatch):
+def test_missing_list(option, path, fix, training_error, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    contains(refused(option, path), f"{path}: no such split file", fix)
+    contains(training_error(option, path), f"{path}: no such split file", fix)
 
 
-def test_list_that_is_not_text(refused, toy):
+def test_list_that_is_not_text(training_error, toy):
     toy.path("labeled").write_bytes(b"\xff\xfe\x00")
-    contains(refused(), "labeled.txt", "cannot be read as text")
+    contains(training_error(), "labeled.txt", "cannot be read as text")
 
 
-def test_no_list_at_all(refused, toy):
+def test_no_list_at_all(training_error, toy):
     del toy.tree["data"]["unlabeled"]
     toy.write_config()
     draw = "python -m tools.splits make --config CONFIG --labeled 1/8 --out FOLDER"
-    contains(refused(), "--unlabeled-id-path", "data.unlabeled", draw)
+    contains(training_error(), "--unlabeled-id-path", "data.unlabeled", draw)
 
 
-def test_mask_in_colour(refused, toy):
+def test_mask_in_colour(training_error, toy):
     Image.new("RGB", (52, 44)).save(toy.root / "masks/l1.png")
-    contains(refused(), "labeled.txt line 2", "masks/l1.png", "mode RGB", "class indices")
+    contains(training_error(), "labeled.txt line 2", "masks/l1.png", "mode RGB", "class indices")
 
 
-def test_colours_of_a_mask_that_has_none(refused, toy):
+def test_colours_of_a_mask_that_has_none(training_error, toy):
     Image.new("I;16", (52, 44), 300).save(toy.root / "masks/l1.png")
     colours = "data.label_map={'0,0,0': sky, '1,1,1': tree, '2,2,2': road, other: ignore}"
-    line = refused("--set", colours, "data.check_samples=8")
+    line = training_error("--set", colours, "data.check_samples=8")
     contains(line, "masks/l1.png", "has no colours", "data.label_map names colours")
 
 
 @pytest.mark.parametrize("kind", ["l", "v"])
-def test_mask_value_that_is_no_class(kind, refused, toy):
+def test_mask_value_that_is_no_class(kind, training_error, toy):
     with Image.open(toy.root / f"masks/{kind}2.png") as mask:
         mask = mask.copy()
     mask.putpixel((3, 3), 7)
     mask.save(toy.root / f"masks/{kind}2.png")
-    contains(refused(), "line 3", f"masks/{kind}2.png", "mask value 7", "0 to 2 or 255")
-    line = refused("--set", "data.reduce_zero_label=true")
+    contains(training_error(), "line 3", f"masks/{kind}2.png", "mask value 7", "0 to 2 or 255")
+    line = training_error("--set", "data.reduce_zero_label=true")
     contains(line, "mask value 7", "0 to 3 or 255", "reduce_zero_label is on")
 
 
 @pytest.mark.parametrize("value", [-1, 65536])
-def test_mask_value_that_no_class_can_have(value, refused, toy):
+def test_mask_value_that_no_class_can_have(value, training_error, toy):
     Image.new("I", (52, 44), value).save(toy.root / "masks/l1.tif")
     toy.write_list("labeled", ["images/l1.jpg masks/l1.tif"])
-    contains(refused(), f"masks/l1.tif: mask values {value} to {value}, expected 0 to 65535")
+    contains(training_error(), f"masks/l1.tif: mask values {value} to {value}, expected 0 to 65535")
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.7])
 @pytest.mark.parametrize("file", ["images/u3.jpg", "images/l2.jpg", "masks/v0.png"])
-def test_corrupt_files(file, share, refused, toy):
+def test_corrupt_files(file, share, training_error, toy):
     path = toy.root / file
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    contains(refused(), file, "not a readable image")
+    contains(training_error(), file, "not a readable image")
 
 
-def test_gpu_demanded_where_there_is_none(refused, monkeypatch):
+def test_gpu_demanded_where_there_is_none(training_error, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    contains(refused("--device", "cuda"), "--device cuda", "found 0 GPUs")
+    contains(training_error("--device", "cuda"), "--device cuda", "found 0 GPUs")
 
 
-def test_unwritable_save_path(refused, toy):
-    contains(refused(save_path=toy.config / "run"), "--save-path", "cannot be written")
-    contains(refused(save_path=300 * "x"), "--save-path", "cannot be written (", "too long")
-    contains(refused(save_path=2000 * "x/"), "--save-path", "cannot be written")
+def test_unwritable_save_path(training_error, toy):
+    contains(training_error(save_path=toy.config / "run"), "--save-path", "cannot be written")
+    contains(training_error(save_path=300 * "x"), "--save-path", "cannot be written (", "too long")
+    contains(training_error(save_path=2000 * "x/"), "--save-path", "cannot be written")
 
 
 @pytest.mark.parametrize("name", ["none.pth", 300 * "x"], ids=["missing", "too long"])
-def test_missing_checkpoint(name, refused):
-    contains(refused("--resume", name), f"--resume {name}", "no such checkpoint")
+def test_missing_checkpoint(name, training_error):
+    contains(training_error("--resume", name), f"--resume {name}", "no such checkpoint")
 
 
 @pytest.fixture
@@ -245,17 +245,17 @@ def trained(toy, train, tmp_path):
     return tmp_path / "trained/latest.pth"
 
 
-def test_checkpoint_of_another_run(trained, refused, toy):
-    contains(refused("--resume", str(trained)), "latest.pth", "SupOnly", "CorrMatch")
-    line = refused("--resume", str(trained), "--set", "model.channels=4", kind=SupOnly)
+def test_checkpoint_of_another_run(trained, training_error, toy):
+    contains(training_error("--resume", str(trained)), "latest.pth", "SupOnly", "CorrMatch")
+    line = training_error("--resume", str(trained), "--set", "model.channels=4", kind=SupOnly)
     contains(line, "latest.pth", "is finished", "model.channels (8 -> 4)", "--save-path")
     more = ["--set", "model.channels=4", "epochs=2", "--force"]
-    line = refused("--resume", str(trained), *more, kind=SupOnly)
+    line = training_error("--resume", str(trained), *more, kind=SupOnly)
     contains(line, "latest.pth", "of another shape", "[8,", "[4,")
-    line = refused("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
+    line = training_error("--resume", str(trained), "--set", "optimizer.lr=0.5", kind=SupOnly)
     contains(line, "latest.pth", "optimizer.lr (0.01 -> 0.5)", "--save-path")
     torch.save(saved(trained)["method"], trained)
-    line = refused("--resume", str(trained), kind=SupOnly)
+    line = training_error("--resume", str(trained), kind=SupOnly)
     contains(line, "not a checkpoint of this project", "name a run's latest.pth")
 
 
@@ -275,17 +275,19 @@ PARTS = {
 }
 
 
-def test_checkpoint_with_odd_contents(trained, refused):
+def test_checkpoint_with_odd_contents(trained, training_error):
     whole = saved(trained)
     with pytest.raises(AssertionError, match="training started"):  # unchanged, it is valid
-        refused("--resume", str(trained), kind=SupOnly)
+        training_error("--resume", str(trained), kind=SupOnly)
     for part, values in PARTS.items():
         for value in values:
             torch.save(whole | {part: value}, trained)
-            contains(refused("--resume", str(trained), kind=SupOnly), "trained/latest.pth")
+            contains(training_error("--resume", str(trained), kind=SupOnly), "trained/latest.pth")
     bias = {"model.classifier.bias": torch.ones(3) * 1j}
     torch.save(whole | {"method": whole["method"] | bias}, trained)
-    contains(refused("--resume", str(trained), kind=SupOnly), "classifier.bias torch.complex64")
+    contains(
+        training_error("--resume", str(trained), kind=SupOnly), "classifier.bias torch.complex64"
+    )
 
 
 @pytest.fixture
@@ -294,27 +296,27 @@ def with_previous(toy, train, tmp_path):
     return tmp_path / "trained/latest.pth"
 
 
-def test_checkpoint_with_odd_previous_models(with_previous, refused):
+def test_checkpoint_with_odd_previous_models(with_previous, training_error):
     latest, whole = with_previous, saved(with_previous)
     for odd in (None, 3, {"previous": 3}):
         torch.save(whole | {"method": whole["method"] | {"_extra_state": odd}}, latest)
-        contains(refused("--resume", str(latest), kind=PrevMatch), "trained/latest.pth")
+        contains(training_error("--resume", str(latest), kind=PrevMatch), "trained/latest.pth")
 
 
 @pytest.mark.parametrize("module", [evaluate, predict])
-def test_evaluate_and_predict(module, trained, mistake, toy, tmp_path):
+def test_evaluate_and_predict(module, trained, user_error, toy, tmp_path):
     empty, argv = tmp_path / "empty", ["--config", toy.config, "--checkpoint", trained]
     empty.mkdir()
     more = [] if module is evaluate else ["--images", toy.root / "images", "--save-path", tmp_path]
-    contains(mistake(module, *argv, *more, "--which", "teacher"), "'teacher'", "no weights")
+    contains(user_error(module, *argv, *more, "--which", "teacher"), "'teacher'", "no weights")
     if module is evaluate:
-        contains(mistake(evaluate, *argv, "--split", "test"), "data.test")
-        contains(mistake(evaluate, *argv, "--json", toy.root), "--json", "is not a report")
+        contains(user_error(evaluate, *argv, "--split", "test"), "data.test")
+        contains(user_error(evaluate, *argv, "--json", toy.root), "--json", "is not a report")
     else:
-        contains(mistake(predict, *argv, *more, "--images", empty), "no images")
+        contains(user_error(predict, *argv, *more, "--images", empty), "no images")
 
 
-def test_sizes_are_compared_beyond_what_is_decoded(toy, refused):
+def test_sizes_are_compared_beyond_what_is_decoded(toy, training_error):
     Image.new("L", (44, 52)).save(toy.root / "masks/l2.png")
-    line = refused("--set", "data.check_samples=0")
+    line = training_error("--set", "data.check_samples=0")
     contains(line, "labeled.txt line 3", "masks/l2.png", "44x52", "52x44. Fix: turn one of them by")

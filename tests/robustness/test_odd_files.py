@@ -110,12 +110,12 @@ LACKS = {
 
 
 @pytest.mark.parametrize("who", LACKS)
-def test_lack_of_memory(who, toy, tmp_path, monkeypatch, refused):
+def test_lack_of_memory(who, toy, tmp_path, monkeypatch, training_error):
     def fit(_):
         raise LACKS[who]
 
     monkeypatch.setattr(Trainer, "fit", fit)
-    line = refused(SupOnly, toy.argv(tmp_path / "run"))
+    line = training_error(SupOnly, toy.argv(tmp_path / "run"))
     assert line.startswith("error: out of memory (") and "lower micro_batch" in line
 
 

@@ -65,20 +65,20 @@ OUTSIDE = ["../l0.jpg", "/etc/hostname", "images/../../l0.jpg", "images/.."]
 
 @pytest.mark.parametrize("outside", OUTSIDE)
 @pytest.mark.parametrize("kind", ["labeled", "unlabeled", "val"])
-def test_lists_stay_in_the_root(outside, kind, toy, tmp_path, refused):
+def test_lists_stay_in_the_root(outside, kind, toy, tmp_path, training_error):
     for line in (f"{outside} masks/l0.png", f"images/l0.jpg\t{outside}"):
         toy.write_list(kind, [line])
-        error = refused(CorrMatch, toy.argv(tmp_path / "run"))
+        error = training_error(CorrMatch, toy.argv(tmp_path / "run"))
         assert (
             f"{kind}.txt line 1: '{outside}' leads out of the data's root or is absolute" in error
         )
 
 
 @pytest.mark.parametrize("outside", ["..", "/etc", "images/../.."])
-def test_folders_stay_in_the_root(outside, toy, tmp_path, refused):
+def test_folders_stay_in_the_root(outside, toy, tmp_path, training_error):
     for folders in (f"{{images: {outside}}}", f"{{images: images, masks: {outside}}}"):
         argv = toy.argv(tmp_path / "run", "--set", f"data.unlabeled={folders}")
-        assert "leads out of the data's root" in refused(CorrMatch, argv)
+        assert "leads out of the data's root" in training_error(CorrMatch, argv)
 
 
 def test_links_are_followed(toy, tmp_path):
@@ -108,12 +108,12 @@ OTHER_FILES = [
 
 
 @pytest.mark.parametrize("text", OTHER_FILES)
-def test_messages_quote_no_other_file(text, toy, tmp_path, refused):
+def test_messages_quote_no_other_file(text, toy, tmp_path, training_error):
     other = tmp_path / "other"
     other.write_text(text)
 
     def refusal(*more):
-        error = refused(CorrMatch, toy.argv(tmp_path / "run", *more))
+        error = training_error(CorrMatch, toy.argv(tmp_path / "run", *more))
         assert "other" in error and "s3cret" not in error
         return error
 

@@ -15,7 +15,7 @@ from model.trained import load_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch
 from semi.ema import frozen_copy, update_ema
-from tests.methods.test_steps import raw_batch
+from tests.batches import raw_batch
 from unimatch import UniMatch
 from unimatch_v2 import UniMatchV2
 from util.config.loading import load_config

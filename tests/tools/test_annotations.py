@@ -7,7 +7,6 @@ import shutil
 import sys
 from contextlib import nullcontext
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -17,7 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from scipy.io import savemat
 
-from tests.own_images import turned, with_palette
+from tests.miniature import encoded, rectangle, run_lengths
+from tests.own_images import exif_with_orientation, with_palette
 from tools.prepare import __main__ as prepare
 from tools.prepare.annotations.draw import class_table
 from tools.prepare.annotations.label_images import VOC, voc_colour
@@ -66,10 +66,6 @@ def expected(small=True, rest=0, names=("field", "tree")):
     return mask
 
 
-def box(x, y, x2, y2):
-    return [x, y, x2, y, x2, y2, x, y2]
-
-
 def covered(x, y, x2, y2):
     mask = np.zeros((H, W), np.uint8)
     mask[y:y2, x:x2] = 1
@@ -90,20 +86,18 @@ def write(name, content):
     note(name).write_text(content if isinstance(content, str) else json.dumps(content))
 
 
+def base64_png(mask):
+    return base64.b64encode(encoded(mask)).decode()
+
+
 def assert_mask(want, path="photos_masks/a/one.png"):
     np.testing.assert_array_equal(np.array(Image.open(path)), want, err_msg=str(path))
-
-
-def png(mask):
-    out = BytesIO()
-    Image.fromarray(mask).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
 
 
 IMAGES = ["a/one", "a/two", "b/three"]
 
 
-POLYGONS = [box(*SMALL)], [box(*BIG)]
+POLYGONS = [rectangle(*SMALL)], [rectangle(*BIG)]
 
 
 def coco_tree(shapes=POLYGONS, crowd=0):
@@ -124,13 +118,6 @@ def coco_tree(shapes=POLYGONS, crowd=0):
 def compressed(mask):
     found = rle.encode(np.asfortranarray(mask))
     return {"size": found["size"], "counts": found["counts"].decode()}
-
-
-def uncompressed(mask):
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff([0, *changes, flat.size]).tolist()
-    return {"size": [H, W], "counts": runs if not flat[0] else [0, *runs]}
 
 
 def coco_polygons():
@@ -161,16 +148,16 @@ def coco_panoptic():
 
 def labelme():
     mask = {"label": "tree", "shape_type": "mask", "points": [[10, 12], [17, 19]],
-            "mask": png(np.ones((8, 8), bool))}  # fmt: skip
+            "mask": base64_png(np.ones((8, 8), bool))}  # fmt: skip
     small = [
         {"label": "tree", "shape_type": "rectangle", "points": [[18, 20], [10, 12]]},
-        {"label": "tree", "points": pairs(box(*SMALL)), "shape_type": "polygon", "flags": {}},
+        {"label": "tree", "points": pairs(rectangle(*SMALL)), "shape_type": "polygon", "flags": {}},
         mask,
     ]
     lines = [{"label": "tree", "shape_type": "line", "points": [[1, 2], [3, 4]]},
              {"label": "tree", "shape_type": "point", "points": [[1, 2]]}]  # fmt: skip
     for name, shape in zip(IMAGES, small, strict=True):
-        field = {"label": "field", "points": pairs(box(*BIG)), "shape_type": "polygon"}
+        field = {"label": "field", "points": pairs(rectangle(*BIG)), "shape_type": "polygon"}
         write(f"{name}.json", {
             "version": "5.4.1", "flags": {}, "shapes": [shape, field, *lines],
             "imagePath": f"..\\..\\photos\\{Path(name).name}.jpg", "imageData": None,
@@ -208,7 +195,7 @@ def pack(values):
 
 def studio_results():
     size = {"original_width": W, "original_height": H, "image_rotation": 0}
-    share = [v * 100 / (W, H)[i % 2] for i, v in enumerate(box(*BIG))]
+    share = [v * 100 / (W, H)[i % 2] for i, v in enumerate(rectangle(*BIG))]
     x, y, x2, y2 = SMALL
     rgba = np.repeat(covered(*SMALL)[..., None] * np.uint8(255), 4, 2).ravel()
     value = {"points": pairs(share), "closed": True, "polygonlabels": ["field"]}
@@ -220,7 +207,7 @@ def studio_results():
          "value": {"x": 100 * x / W, "y": 100 * y / H, "width": 100 * (x2 - x) / W,
                    "height": 100 * (y2 - y) / H, "rotation": 0, "rectanglelabels": ["tree"]}},
         {"type": "polygonlabels", **size,
-         "value": {"points": [[100 * a / W, 100 * b / H] for a, b in pairs(box(*SMALL))],
+         "value": {"points": [[100 * a / W, 100 * b / H] for a, b in pairs(rectangle(*SMALL))],
                    "polygonlabels": ["tree"]}},
     ]  # fmt: skip
     return field, tree
@@ -248,7 +235,8 @@ def bitmask(shape, size=(H, W)):
     """Build a BitmaskLabels export: black on transparent pixels."""
     pixels = np.zeros((*size, 4), np.uint8)
     pixels[..., 3][: shape.shape[0], : shape.shape[1]] = 255 * shape
-    value = {"imageDataURL": f"data:image/png;base64,{png(pixels)}", "bitmasklabels": ["tree"]}
+    url = f"data:image/png;base64,{base64_png(pixels)}"
+    value = {"imageDataURL": url, "bitmasklabels": ["tree"]}
     return {"type": "bitmasklabels", "original_width": W, "original_height": H,
             "image_rotation": 0, "value": value}  # fmt: skip
 
@@ -289,7 +277,8 @@ def label_studio_pngs():
 
 def via():
     x, y, x2, y2 = SMALL
-    field = {"name": "polygon", "all_points_x": box(*BIG)[::2], "all_points_y": box(*BIG)[1::2]}
+    corners = rectangle(*BIG)
+    field = {"name": "polygon", "all_points_x": corners[::2], "all_points_y": corners[1::2]}
     tree = {"name": "rect", "x": x, "y": y, "width": x2 - x, "height": y2 - y}
     names = ["one.jpg", "two.jpg", "three.JPG", "four.png"]
     entries = {
@@ -310,7 +299,7 @@ def via():
 
 def yolo():
     for name in IMAGES:
-        lines = [" ".join(map(str, [c, *(v / (W, H)[i % 2] for i, v in enumerate(box(*b)))]))
+        lines = [" ".join(map(str, [c, *(v / (W, H)[i % 2] for i, v in enumerate(rectangle(*b)))]))
                  for c, b in ((1, SMALL), (0, BIG))]  # fmt: skip
         write(f"labels/{name}.txt", "\n".join([*lines, "1 0.5 0.5 0.2 0.2", ""]))
     write("data.yaml", "path: .\ntrain: images\nnames:\n  0: field\n  1: tree\n")
@@ -375,7 +364,7 @@ CASES = {
         OBJECTS, ["1 without annotation: b/four.png"]),
     "CVAT's COCO": (
         lambda: write("annotations/instances_default.json",
-                      coco_tree([[box(*SMALL)], uncompressed(covered(*BIG))], crowd=1)),
+                      coco_tree([[rectangle(*SMALL)], run_lengths(covered(*BIG))], crowd=1)),
         OBJECTS, []),
     "COCO panoptic": (coco_panoptic, ["field", "tree"], ["COCO panoptic"]),
     "LabelMe": (labelme, OBJECTS, ["shapes of type line: 3; shapes of type point: 3"]),
@@ -402,8 +391,7 @@ CASES = {
 def test_from_annotations_to_masks(case, init):
     writer, names, texts = CASES[case]
     writer()
-    code, out, err = init()
-    assert code == 0, out + err
+    out = init().output()
     for text in (*texts, "2 labeled, 1 unlabeled, 1 val"):
         assert text in out, out
     assert load_config("configs/mine.yaml").data.classes == names
@@ -471,7 +459,7 @@ def ambiguous():
 def exif_orientation():
     coco()()
     image = Image.open("photos/a/one.jpg")
-    image.save("photos/a/one.jpg", exif=turned(6))
+    image.save("photos/a/one.jpg", exif=exif_with_orientation(6))
 
 
 def via_without_project():
@@ -500,7 +488,7 @@ FAULTS = {
                         "annotations[0].segmentation: 7 coordinates"),
     "text": (coco(segmentation=[[1, 2, 3, 4, 5, "6"]]), "[0][5]: found '6'; expected a"),
     "nan": (coco(segmentation=[[1, 2, 3, float("nan"), 5, 6]]), "[0][3]: found nan; expected"),
-    "far out": (coco(segmentation=[box(0, 0, 10**9, 5)]), "x is 1e+09; expected 0 to 40"),
+    "far out": (coco(segmentation=[rectangle(0, 0, 10**9, 5)]), "x is 1e+09; expected 0 to 40"),
     "short runs": (coco(segmentation={"size": [H, W], "counts": [5, 9]}), "counts do not add up"),
     "damaged runs": (coco(segmentation={"size": [H, W], "counts": "0é"}), "counts do not add up"),
     "runs of another size": (coco(segmentation={"size": [W, H], "counts": [W * H]}),
@@ -567,8 +555,8 @@ def test_faults_are_one_line_and_leave_nothing(case, init):
     writer, message = FAULTS[case]
     writer()
     before = sorted(Path().rglob("*"))
-    code, out, err = init()
-    assert code == 2 and message in out + err and err.count("\n") == 1, out + err
+    done = init()
+    assert message in done.out + done.mistake()
     assert sorted(Path().rglob("*")) == before
 
 
@@ -606,12 +594,11 @@ def test_matlab73_opens_no_cells(data, monkeypatch):
 def test_label_studio_pngs_name_a_file_of_theirs(init):
     label_studio_pngs()
     Image.new("L", (W, H)).save("notes/another.png")
-    code, out, err = init()
-    assert code == 0, err
+    init().output()
     for path in Path("photos").rglob("task-*.jpg"):
         path.rename(path.with_name(f"photo{path.name}"))
-    code, out, err = init("notes", "--force")
-    assert code == 2 and "notes/task-11-annotation-11-by-1-tag-" in err, err
+    err = init("notes", "--force").mistake()
+    assert "notes/task-11-annotation-11-by-1-tag-" in err
     assert "expected images named such as task-11.jpg" in err
 
 
@@ -632,20 +619,19 @@ def test_masks_go_to_a_new_folder(init):
     yolo()
     Path("photos_masks").mkdir()
     Path("photos_masks/mine.png").touch()
-    code, out, err = init("notes", "--masks", "photos_masks")
-    assert code == 2 and "--masks photos_masks: exists already" in err
-    code, out, err = init("notes/data.yaml", "--val", "nowhere")  # fails after they are written
-    assert code == 2 and not Path("photos_masks_2").exists()
-    code, out, err = init()
-    assert code == 0, err
+    err = init("notes", "--masks", "photos_masks").mistake()
+    assert "--masks photos_masks: exists already" in err
+    init("notes/data.yaml", "--val", "nowhere").mistake()  # fails after they are written
+    assert not Path("photos_masks_2").exists()
+    out = init().output()
     assert len(list(Path("photos_masks_2").rglob("*.png"))) == 3
     assert [path.name for path in Path("photos_masks").iterdir()] == ["mine.png"]
     again = next(line for line in out.splitlines() if line.startswith("names "))
     assert "--masks photos_masks_2" in again and "--annotations" not in again
-    code, out, err = init("notes", "--force", "--masks", "other/masks")
-    assert code == 0 and Path("other/masks/a/one.png").exists()
-    code, out, err = init("notes", "--force", "--classes", "a,b")
-    assert code == 2 and "classes come from --annotations" in err
+    init("notes", "--force", "--masks", "other/masks").output()
+    assert Path("other/masks/a/one.png").exists()
+    err = init("notes", "--force", "--classes", "a,b").mistake()
+    assert "classes come from --annotations" in err
 
 
 @pytest.mark.parametrize("module, where, error, code", [
@@ -673,8 +659,7 @@ def test_masks_stay_once_a_config_names_them(module, where, error, code, init, m
 ])  # fmt: skip
 def test_unannotated_pixels_and_images(option, value, names, masks, init):
     coco_polygons()
-    code, out, err = init("notes", option, value)
-    assert code == 0, err
+    init("notes", option, value).output()
     assert load_config("configs/mine.yaml").data.classes == names
     assert len(list(Path("photos_masks").rglob("*.png"))) == masks
     if value == "ignore":
@@ -689,13 +674,11 @@ def test_classes_named_background_and_ignore_and_unused_ones(init):
                            {"id": 10, "name": "never"}]  # fmt: skip
     common = {"image_id": 1, "iscrowd": 0}
     tree["annotations"] += [
-        {"id": 90, "category_id": 8, "segmentation": [box(10, 12, 12, 14)], **common},
-        {"id": 91, "category_id": 9, "segmentation": [box(0, 0, 2, 2)], **common},
+        {"id": 90, "category_id": 8, "segmentation": [rectangle(10, 12, 12, 14)], **common},
+        {"id": 91, "category_id": 9, "segmentation": [rectangle(0, 0, 2, 2)], **common},
     ]
     write("x.json", tree)
-    code, out, err = init()
-    assert code == 0, err
-    assert "unused     1 declared, without objects, no class: masks" in out
+    assert "unused     1 declared, without objects, no class: masks" in init().output()
     assert load_config("configs/mine.yaml").data.classes == ["Background", "field", "tree"]
     want = expected()
     want[12:14, 10:12], want[:2, :2] = 0, 255
@@ -711,8 +694,7 @@ def test_the_last_of_many_annotations_is_read(init):
          "annotations": [*none, {"result": [field, tree]}]}
         for i, name in enumerate(IMAGES)
     ])  # fmt: skip
-    code, out, err = init()
-    assert code == 0 and "objects: 6" in out, err
+    assert "objects: 6" in init().output()
 
 
 def test_the_last_annotation_of_a_task_in_json_min(init):
@@ -721,8 +703,8 @@ def test_the_last_annotation_of_a_task_in_json_min(init):
     older = [{**task, "tag": [], "updated_at": "2023", "annotation_id": 9} for task in tasks]
     newer = [{**task, "updated_at": "2024"} for task in tasks]
     write("min.json", newer + older)
-    code, out, err = init()
-    assert code == 0 and "objects: 6" in out and "annotations of one task: 3" in out, out + err
+    out = init().output()
+    assert "objects: 6" in out and "annotations of one task: 3" in out
 
 
 @pytest.mark.parametrize("points, size, shown", [
@@ -731,12 +713,11 @@ def test_the_last_annotation_of_a_task_in_json_min(init):
     ([[-0.6, 0], [8.4, 9]], (10, 10), np.s_[:10, :9]),
 ])  # fmt: skip
 def test_masks_of_labelme_begin_at_their_first_pixel(points, size, shown, init):
-    mask = png(np.ones(size[::-1], bool))
+    mask = base64_png(np.ones(size[::-1], bool))
     labelme_shape(label="field", shape_type="mask", points=points, mask=mask)()
     tree = json.loads(Path("notes/a/one.json").read_text())
     write("a/one.json", tree | {"shapes": tree["shapes"][:1], "imagePath": ""})
-    code, out, err = init()
-    assert code == 0, out + err
+    init().output()
     want = np.zeros((H, W), np.uint8)
     want[shown] = 1
     assert_mask(want)
@@ -753,8 +734,8 @@ def test_ignored_pixels_in_masks_for_validation(init):
         mask = expected() % 3
         mask[0] = 255
         Image.fromarray(mask).save(path)
-    code, out, err = init("notes", "--val", "val/images", "val/masks")
-    assert code == 0 and re.search(r"255 +\(ignored\) .* 3\n", out), out + err
+    out = init("notes", "--val", "val/images", "val/masks").output()
+    assert re.search(r"255 +\(ignored\) .* 3\n", out)
     assert load_config("configs/mine.yaml").data.classes == ["background", "field", "tree"]
 
 
@@ -777,8 +758,7 @@ def test_circles_and_ellipses(init):
             for i, (shape, kind) in enumerate([(round_, "b"), (turned, "a"), (line, "a")])}}
         for name in ("one.jpg", "two.jpg", "three.jpg")
     })  # fmt: skip
-    code, out, err = init("notes/via.json")
-    assert code == 0 and "regions of type polyline: 3" in out, err
+    assert "regions of type polyline: 3" in init("notes/via.json").output()
     want = (((x - 20) / 4) ** 2 + ((y - 16) / 12) ** 2 <= 1).astype(np.uint8)
     want[(x - 20) ** 2 + (y - 16) ** 2 <= 9] = 2
     assert_mask(want)
@@ -850,6 +830,6 @@ def test_names_that_label_studio_stores(images, name, found, capsys):
 def test_an_empty_label_file_is_background_but_not_one_of_boxes_alone(content, masks, init):
     yolo()
     write("labels/b/four.txt", content)
-    code, out, err = init()
-    assert code == 0 and len(list(Path("photos_masks").rglob("*.png"))) == masks, err
+    out = init().output()
+    assert len(list(Path("photos_masks").rglob("*.png"))) == masks
     assert ("1 without objects, unlabelled" in out) == (masks == 3)

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dataset import validation
+from tests.bands import png
 from tests.conftest import write_sample
-from tests.dataset.test_bands import png
-from tests.own_images import georeference, turned
+from tests.own_images import exif_with_orientation, georeference
 from tools.check_data import __main__ as check_data
 from tools.check_data.problems import ERRORS, WARNINGS
 
@@ -74,7 +74,7 @@ def store_turned(toy, name, orientation, *, mask_too):
     """Store an image rotated, with the EXIF orientation that undoes it; rotate the mask or not."""
     back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}[orientation]
     path = toy.root / f"images/{name}.jpg"
-    Image.open(path).transpose(back).save(path, exif=turned(orientation))
+    Image.open(path).transpose(back).save(path, exif=exif_with_orientation(orientation))
     if mask_too:
         mask = toy.root / f"masks/{name}.png"
         Image.open(mask).transpose(back).save(mask)
@@ -93,11 +93,6 @@ def store_deep(toy):
         path.unlink()
     for kind in ("labeled", "unlabeled", "val"):
         toy.path(kind).write_text(toy.path(kind).read_text().replace(".jpg", ".png"))
-
-
-def edit_data(toy, **keys):
-    toy.tree["data"] |= keys
-    toy.write_config()
 
 
 def spoil(toy, name):
@@ -150,12 +145,12 @@ PLANTED = {
                ("absent class", "val", 0), ["val.txt", "tree, road"]),
     "few": (lambda t: t.write_list("val", ["images/v0.jpg masks/v0.png"]),
             ("small val", "val", 0), ["val.txt: 1 validation image, expected", "--folds"]),
-    "crops": (lambda t: (t.tree.update(crop_size=129), t.write_config()),
+    "crops": (lambda t: t.change(crop_size=129),
               ("ignored crops", "labeled", 0), ["labeled.txt", "129 pixels", "100%"]),
     "shared volume": (lambda t: t.change(evaluation={"volume_pattern": "images/.([1-9])"}),
                       ("shared volume", "val", 0),
                       ["val.txt: 2 of 2 volumes, such as 1, have slices in", "labeled.txt and"]),
-    "normalisation": (lambda t: (store_deep(t), edit_data(t, image_range=[0, 25500])),
+    "normalisation": (lambda t: (store_deep(t), t.change_data(image_range=[0, 25500])),
                       ("normalisation", "labeled", 0),
                       ["red has mean 0.0", "after data.image_range, the config says 0.485, 0.229",
                        "Fix: data.mean: [0.0"]),
@@ -242,8 +237,7 @@ def test_label_map_and_lists_from_the_command_line(toy, inspect, tmp_path):
 def test_folders_and_test_images(toy, inspect):
     for i in range(2):
         write_sample(toy.root / "test", f"t{i}")
-    toy.tree["data"]["test"] = {"images": "test/images", "masks": "test/masks"}
-    toy.write_config()
+    toy.change_data(test={"images": "test/images", "masks": "test/masks"})
     code, _, report = inspect()
     assert code == 0 and report["lists"]["test"]["images"] == 2
     shutil.copy(toy.root / "images/v0.jpg", toy.root / "test/images/t0.jpg")
@@ -269,6 +263,7 @@ def test_errors_of_the_user(toy, inspect, tmp_path):
         (["--labeled-id-path", "none.txt"], "none.txt: no such split file"),
         (["--set", "data.labeled=null"], "data.labeled: not set"),
         (["--set", "epochs=0"], "epochs"),
+        (["--show", "-1"], "--show: found -1, expected 0 or more"),
     ):
         code, out, _ = inspect(*more)
         assert code == 2 and part in out and out.count("\n") == 1

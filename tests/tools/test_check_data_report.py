@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from dataset.reader import Reader
+from tests.bands import png
 from tests.conftest import write_sample
-from tests.dataset.test_bands import png
-from tests.own_images import turned
+from tests.own_images import exif_with_orientation
 from tools.check_data import __main__ as check_data
 from tools.check_data.image_stats import band_facts, image_facts
 from tools.check_data.inspect import inspect
@@ -50,8 +50,7 @@ def add(toy, kind, name, image=None, mask=None, **save):
 
 
 def test_page_is_escaped_and_needs_nothing_else(toy, page):
-    toy.tree["data"]["classes"] = ["<sky>", "tree & bush", "road"]
-    toy.write_config()
+    toy.change_data(classes=["<sky>", "tree & bush", "road"])
     add(toy, "labeled", "<b>bold<script>")
     add(toy, "labeled", "x'\"", mask=np.full((44, 52), 99, np.uint8))
     text = page()
@@ -148,7 +147,7 @@ def planted(toy):
     add(toy, "labeled", "black", Image.new("RGB", (52, 44)))
     add(toy, "labeled", "night", noise(0, 30))
     add(toy, "labeled", "grey", noise(100, 150, 44, 52))
-    add(toy, "labeled", "turned", noise(100, 150), exif=turned(3))
+    add(toy, "labeled", "turned", noise(100, 150), exif=exif_with_orientation(3))
     add(toy, "labeled", "again")
     add(toy, "val", "leak")
     add(toy, "val", "broken")

@@ -52,7 +52,7 @@ def test_all_names_have_room(name, count, size, tmp_path):
     assert right < figure.get_figwidth() + 0.25 and top < figure.get_figheight() + 0.25
 
 
-def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
+def test_mistakes_are_one_line(runs, run, user_error, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a file").touch()
     (tmp_path / "mine.png").touch()
@@ -66,8 +66,8 @@ def test_mistakes_are_one_line(runs, run, mistake, monkeypatch, tmp_path):
         (["--out", "a file/x.png"], "a file: cannot be made"),
         (["--out", "mine.png"], "--out mine.png: exists already. Fix: choose another name"),
     ):
-        assert problem in mistake(compare, *runs, *options)
-    err = mistake(compare, *runs, runs[1], "--out", "x.png")
+        assert problem in user_error(compare, *runs, *options)
+    err = user_error(compare, *runs, runs[1], "--out", "x.png")
     assert f"error: CHECKPOINT: '{runs[1]}' is given twice; expected a different one" in err
     path = runs[1] / "config.yaml"
     config = yaml.safe_load(path.read_text())

@@ -11,8 +11,8 @@ from PIL import Image
 from dataset.bands import read_bands
 from dataset.folders import read_samples
 from dataset.reader import Reader
-from tests.dataset.test_bands import png
-from tests.own_images import put, write_images, write_masks
+from tests.bands import png
+from tests.own_images import save_image, write_images, write_masks
 from tools.check_data import __main__ as check_data
 from tools.prepare.own.images import (
     ImageFile,
@@ -39,7 +39,7 @@ def tiff(bands, **how):
 
 
 FORMS = {
-    "png": lambda image, path: put(image[..., 1], path.with_suffix(".png")),
+    "png": lambda image, path: save_image(image[..., 1], path.with_suffix(".png")),
     "png in colour": lambda image, path: path.with_suffix(".png").write_bytes(png(image[..., :3])),
     "grey": tiff(1),
     "bands": tiff(slice(5), photometric="minisblack", planarconfig="contig"),
@@ -76,8 +76,7 @@ def write(form, kind=np.uint16, numbers=range(COUNT)):
 )
 def test_bands_depth_and_range_are_recognised(form, kind, bands, rgb_bands, init):
     path = write(form, kind)
-    code, out, err = init()
-    assert code == 0, err
+    out = init().output()
     text, data = Path("configs/mine.yaml").read_text(), load_config("configs/mine.yaml").data
     assert (data.bands, data.rgb_bands) == (bands, rgb_bands)
     assert ("# rgb_bands" in text) == (form == "bands")
@@ -111,8 +110,7 @@ def test_check_data_prints_mean_and_std_of_an_edited_range(form, init, run):
     edited = f"data.image_range={ranges[0] if form == 'png' else ranges}"
 
     def warned(*settings):
-        code, out, err = run(check_data, "--config", config, "--set", *settings)
-        assert code == 0, err
+        out = run(check_data, "--config", config, "--set", *settings).output()
         return re.findall(r"Fix: (data.mean: .*), (data.std: .*)", out)
 
     assert not warned("data.cache_mb=0")
@@ -137,7 +135,7 @@ def test_many_images_keep_as_many_pixels_as_few():
 
 @pytest.mark.parametrize(("form", "pixels"), [("L", 1024), ("RGB", 0)])
 def test_pixels_of_photographs_are_not_kept(form, pixels):
-    put(Image.new(form, SIZE), "photo.png")
+    save_image(Image.new(form, SIZE), "photo.png")
     assert len(inspect_image(Path("photo.png"), 1, 32).values) == pixels
 
 
@@ -206,7 +204,7 @@ def test_mixed_images_and_nan_are_refused_in_one_line(init):
 def test_grey_photographs_are_grey_and_beside_coloured_ones_rgb(init):
     for i in range(COUNT):
         path = f"images/{'city one' if i % 2 else 'b/c'}/photo {i}.png"
-        put(np.random.default_rng(i).integers(0, 200, SIZE, np.uint8), path)
+        save_image(np.random.default_rng(i).integers(0, 200, SIZE, np.uint8), path)
     assert init("--lists", "a")[0] == 0
     data = load_config("configs/mine.yaml").data
     assert data.bands == "grey" and data.image_range is None

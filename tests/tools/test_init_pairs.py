@@ -12,7 +12,7 @@ from dataset.folders import read_samples
 from dataset.reader import Reader
 from fixmatch import FixMatch
 from tests.conftest import REPOSITORY
-from tests.own_images import TINY, georeference, put
+from tests.own_images import TINY, georeference, save_image
 from tools.check_data import __main__ as check_data
 from tools.prepare import __main__ as prepare
 from util.config.loading import load_config
@@ -37,7 +37,7 @@ def init(run, tmp_path, monkeypatch):
                  f"label/{name}.png": changed * np.uint8(255)}  # fmt: skip
         for path, array in files.items():
             if path != f"label/{NAMES[-1]}.png":
-                put(array, path)
+                save_image(array, path)
 
     def command(*more):
         return run(prepare, "init", "--images", "A", "--second", "B", "--masks", "label",
@@ -47,8 +47,8 @@ def init(run, tmp_path, monkeypatch):
 
 
 def test_from_three_folders_to_an_epoch(init, run, train):
-    code, out, err = init("--val", "0.4")
-    assert code == 0 and "3 labeled, 1 unlabeled, 2 val" in out, err
+    out = init("--val", "0.4").output()
+    assert "3 labeled, 1 unlabeled, 2 val" in out
     assert "method   python" in out
     assert "pairs    of two dates: A, B" in out
     config = load_config("mine.yaml")
@@ -69,9 +69,10 @@ def test_from_three_folders_to_an_epoch(init, run, train):
         np.testing.assert_array_equal(np.asarray(Reader(data).mask(sample)), truth)
     assert run(check_data, "--config", "mine.yaml")[0] == 0
     train(FixMatch, ["--config", "mine.yaml", "--save-path", "run", "--set", *TINY])
-    code, out, _ = run(evaluate, "--config", "mine.yaml", "--checkpoint", "run/best.pth", "--set",
-                       *TINY)  # fmt: skip
-    assert code == 0 and "changed" in out
+    out = run(
+        evaluate, "--config", "mine.yaml", "--checkpoint", "run/best.pth", "--set", *TINY
+    ).output()
+    assert "changed" in out
 
 
 def spoil(what):
@@ -87,7 +88,7 @@ def spoil(what):
     elif what == "grid":
         georeference(Path(f"A/{first}.jpg"), Path(f"B/{first}.png"), 2)
     elif what == "other folder":
-        put(Image.new("RGB", SIZE), f"C/{first}.png")
+        save_image(Image.new("RGB", SIZE), f"C/{first}.png")
     elif what.endswith("value") or what.endswith("values"):
         for path in Path("label").rglob("*.png"):
             mask = np.array(Image.open(path)) * (what != "one value")
@@ -109,8 +110,7 @@ def spoil(what):
 ])  # fmt: skip
 def test_refused_in_one_line(what, options, parts, init):
     spoil(what)
-    code, _, err = init(*options)
-    assert code == 2 and err.count("\n") == 1 and err.startswith("error: ")
+    err = init(*options).mistake()
     assert all(part in err for part in parts), err
     assert not Path("mine.yaml").exists() and not Path("splits").exists()
 
@@ -127,16 +127,15 @@ def test_other_sizes_of_a_pairs_files_are_all_named(init):
 def test_all_pairs_have_masks(init):
     for folder in "AB":
         next(Path(folder).rglob("5.*")).unlink()
-    code, out, err = init("--val", "0.4")
-    assert code == 0, err
+    out = init("--val", "0.4").output()
     assert "method   none without unlabelled images; add pairs without a mask to --images" in out
 
 
 @pytest.mark.parametrize("named", ["255=changed,0=Unchanged", "0=same,255=changed",
                                    "255=changed,0=same"])  # fmt: skip
 def test_the_changed_class_is_selected_in_any_order(named, init):
-    code, _, err = init("--classes", named)
-    assert code == 0 and load_config("mine.yaml").evaluation.select == "iou:changed", err
+    init("--classes", named).output()
+    assert load_config("mine.yaml").evaluation.select == "iou:changed"
 
 
 @pytest.mark.parametrize("told, classes, last", [
@@ -147,8 +146,7 @@ def test_the_changed_class_is_selected_in_any_order(named, init):
 ])  # fmt: skip
 def test_several_classes_of_change(told, classes, last, init, run):
     spoil("three values")
-    code, out, err = init(*told)
-    assert code == 0, err
+    out = init(*told).output()
     config = load_config("mine.yaml")
     assert config.data.classes == classes
     assert config.data.label_map == {"0": 0, "128": 1 if last == 2 else 255, "255": last}
@@ -162,8 +160,7 @@ def test_several_classes_of_change(told, classes, last, init, run):
 def test_real_pairs_from_their_folders_to_a_config(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     a, b, masks = (CHANGE / "dsifn" / folder for folder in ("A", "B", "label"))
-    code, out, err = run(prepare, "init", "--images", a, "--second", b, "--masks", masks, "--val",
-                         0.3, "--out", "mine.yaml")  # fmt: skip
-    assert code == 0 and "7 labeled" in out and "3 val" in out, (out, err)
-    code, out, _ = run(check_data, "--config", "mine.yaml")
-    assert code == 0 and "changed" in out
+    out = run(prepare, "init", "--images", a, "--second", b, "--masks", masks, "--val", 0.3,
+              "--out", "mine.yaml").output()  # fmt: skip
+    assert "7 labeled" in out and "3 val" in out
+    assert "changed" in run(check_data, "--config", "mine.yaml").output()

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from dataset.samples import Origin, Sample
-from dataset.split_files import read_split_file, sample_line, write_split_files
+from dataset.split_files import read_split_file, write_split_files
 from dataset.validation import read_splits
 from tests.conftest import touch, tree, write_lines
 from tools.splits.folds import draw_folds
@@ -269,8 +269,6 @@ def test_lists_are_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="cannot be read|cannot be written"):
         write_split_files({tmp_path / "b.txt/a.txt": LINES})
     assert list(tree(tmp_path)) == ["b.txt"]
-    lines = [sample_line("a b.jpg", None), sample_line("a.jpg", "b c.png")]
-    assert lines == ["a b.jpg\t", "a.jpg\tb c.png"]
 
 
 @pytest.mark.parametrize("more", [

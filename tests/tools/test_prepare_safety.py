@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from tests import miniature
-from tests.preparing import files, of
+from tests.preparing import files, with_cases
 from tools.prepare.official.archives import Download, find
 from tools.prepare.official.masks import png, read_indices
 from tools.prepare.official.output import RECORD, OutputFolder
 from util.errors import UserError
 
 
-@of("pascal", "coco_instances")
+@with_cases("pascal", "coco_instances")
 def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     case.run(root=tmp_path / "whole")
     record, make = OutputFolder.record, OutputFolder.make
@@ -58,7 +58,7 @@ def test_an_interrupted_run_continues(case, tmp_path, monkeypatch):
     assert len(made) == 1 and files(case.root) == files(tmp_path / "whole")
 
 
-@of("pascal")
+@with_cases("pascal")
 def test_nothing_is_overwritten(case):
     case.run()
     whole = files(case.root)
@@ -85,7 +85,7 @@ def test_nothing_is_overwritten(case):
     assert mask.read_bytes() == b"mine"
 
 
-@of("coco_instances")
+@with_cases("coco_instances")
 def test_masks_of_other_annotations_are_not_taken_for_these(case, tmp_path):
     case.run()
     both = miniature.pack(miniature.coco("instances", "panoptic")[0], tmp_path / "both")
@@ -118,7 +118,7 @@ def add_to_zip(path, name, mode):
         file.writestr(info, "/etc/hostname")
 
 
-@of("pascal_ready")
+@with_cases("pascal_ready")
 @pytest.mark.parametrize("name", MALICIOUS)
 def test_malicious_members_are_refused(case, tmp_path, name):
     reason = MALICIOUS[name]
@@ -144,7 +144,7 @@ def test_malicious_members_are_refused(case, tmp_path, name):
     case.run()
 
 
-@of("pascal", "pascal_ready", "coco_panoptic")
+@with_cases("pascal", "pascal_ready", "coco_panoptic")
 def test_damaged_archives(case):
     for name in case.archives:
         path = case.source / name
@@ -157,7 +157,7 @@ def test_damaged_archives(case):
     case.run()
 
 
-@of("pascal")
+@with_cases("pascal")
 @pytest.mark.parametrize("what", ["file", "folder", "download", "source"])
 def test_links_in_an_unpacked_download_stay_in_it(case, tmp_path, what):
     source = miniature.unpack(case.archives, tmp_path / "unpacked")
@@ -187,7 +187,7 @@ def test_links_in_an_unpacked_download_stay_in_it(case, tmp_path, what):
     assert not made.is_symlink() and made.samefile(images / "2007_a.jpg")
 
 
-@of("pascal")
+@with_cases("pascal")
 def test_a_pipe_in_an_unpacked_download(case, tmp_path):
     source = miniature.unpack(case.archives, tmp_path / "unpacked")
     image = source / "VOCdevkit/VOC2012/JPEGImages/2007_a.jpg"
@@ -197,7 +197,7 @@ def test_a_pipe_in_an_unpacked_download(case, tmp_path):
         case.run(source)
 
 
-@of("pascal_ready")
+@with_cases("pascal_ready")
 @pytest.mark.parametrize("form", ["tar", "zip", "unpacked"])
 def test_large_members_are_refused(case, tmp_path, form):
     source, name = case.source, "JPEGImages/2007_a.jpg" if form == "tar" else "2007_b.png"

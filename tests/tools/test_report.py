@@ -186,7 +186,7 @@ def test_an_unfinished_run_and_one_that_has_ended_no_epoch(toy, run, tmp_path):
     assert "--force" not in page
 
 
-def test_mistakes_give_one_error_line(toy, mistake, tmp_path):
+def test_mistakes_give_one_error_line(toy, user_error, tmp_path):
     folder = fake_run(tmp_path / "run", toy, [10.0])
     (tmp_path / "notes.html").write_text("mine")
     for argv, words in (
@@ -195,7 +195,7 @@ def test_mistakes_give_one_error_line(toy, mistake, tmp_path):
         ((folder, "--out", tmp_path / "nowhere/page.html"), "does not exist"),
         ((folder, "--limit", "0"), "--limit: found 0, expected 1 or more"),
     ):
-        assert words in mistake(report, *argv)
+        assert words in user_error(report, *argv)
     assert (tmp_path / "notes.html").read_text() == "mine"
 
 

@@ -251,7 +251,7 @@ def test_unfinished_repeated_and_unequal_runs_are_named(fake, run, toy):
     assert re.search(r"UniMatch +3 +30\.0 ± 10\.0", out)
 
 
-def test_folders_that_may_not_be_read_are_named(fake, rows, mistake, monkeypatch):
+def test_folders_that_may_not_be_read_are_named(fake, rows, user_error, monkeypatch):
     fake("a", [10])
     scandir, private = os.scandir, str(fake.runs / "private")
 
@@ -264,7 +264,7 @@ def test_folders_that_may_not_be_read_are_named(fake, rows, mistake, monkeypatch
     monkeypatch.setattr(os, "scandir", refusing)
     message = f"not read: {private}: Permission denied"
     assert rows(fake.runs)[1] == [message]
-    assert f"no starts.jsonl in it or below; {message})" in mistake(results, private)
+    assert f"no starts.jsonl in it or below; {message})" in user_error(results, private)
 
 
 def test_classes_absent_from_a_fold_are_named(fake, rows):
@@ -280,20 +280,20 @@ def test_classes_absent_from_a_fold_are_named(fake, rows):
     assert not rows(fake.runs)[1]
 
 
-def test_only_cheap_validations_make_no_score(fake, mistake):
+def test_only_cheap_validations_make_no_score(fake, user_error):
     folder = fake("cheap", [10, 20])
     lines = (folder / "metrics.jsonl").read_text()
     (folder / "metrics.jsonl").write_text(lines.replace('"original"', '"center_crop"'))
-    assert "never validated in the config's mode" in mistake(results, folder)
+    assert "never validated in the config's mode" in user_error(results, folder)
 
 
-def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, mistake, tmp_path):
+def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, user_error, tmp_path):
     for seed in range(3):
         fake(f"m/{seed}", [seed], seed=seed)
     for places in ([fake.runs / "m/0", fake.runs / "m/2"], [f"{fake.runs}/m/[02]"]):
         assert rows(*places)[0][0]["seeds"] == [0, 2]
     assert rows(fake.runs, fake.runs / "m")[0][0]["seeds"] == [0, 1, 2]
-    assert "no run directory" in mistake(results, tmp_path / "nowhere")
+    assert "no run directory" in user_error(results, tmp_path / "nowhere")
     (tmp_path / "links").mkdir()
     for name in ("a", "b"):
         (tmp_path / "links" / name).symlink_to(fake.runs / "m")
@@ -301,7 +301,7 @@ def test_places_are_folders_patterns_and_folders_of_runs(fake, rows, mistake, tm
     assert rows(tmp_path / "links")[0][0]["seeds"] == [0, 1, 2]
 
 
-def test_scores_other_than_miou(fake, rows, mistake):
+def test_scores_other_than_miou(fake, rows, user_error):
     fake("a", [40, 30])
     assert rows(fake.runs, "--score", "road")[0][0]["best"]["mean"] == 50
     assert rows(fake.runs, "--score", "accuracy")[0][0]["last"]["mean"] == 90
@@ -311,7 +311,7 @@ def test_scores_other_than_miou(fake, rows, mistake):
     assert f"left out, has no score 'dice': {fake.runs / 'a'}" in remarks
     shutil.rmtree(fake.runs / "with volumes")
     for score in ("dice", "sea"):
-        err = mistake(results, fake.runs, "--score", score)
+        err = user_error(results, fake.runs, "--score", score)
         assert f"--score {score}" in err and "road" in err
 
 
@@ -405,13 +405,13 @@ def test_a_score_that_did_not_select_the_checkpoints_is_named(fake, rows):
     ]
 
 
-def test_published_scores_without_a_run_are_listed(fake, run, mistake):
+def test_published_scores_without_a_run_are_listed(fake, run, user_error):
     fake("a", [70.0])
     command = (results, fake.runs, "--published")
     code, out, _ = run(*command, "pascal/92")
     assert "published, without a run: pascal/92 CorrMatch resnet101s 76.4 (CorrMatch," in out
     for argv, words in ((["pascal/93"], "pascal/92"), (["acdc/7"], "no published miou")):
-        err = mistake(*command, *argv)
+        err = user_error(*command, *argv)
         assert argv[0] in err and words in err
 
 
@@ -529,7 +529,7 @@ def test_pseudo_label_curves_by_class(count):
     assert right == pytest.approx([float("nan") if count == 2 else 90, float("nan")], nan_ok=True)
 
 
-def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):
+def test_a_real_run(toy, train, rows, run, user_error, tmp_path, capsys):
     train(FixMatch, toy.argv(tmp_path / "runs/0"))
     capsys.readouterr()
     assert "pseudo" not in run(results, tmp_path / "runs", "--format", "csv")[1]
@@ -545,7 +545,7 @@ def test_a_real_run(toy, train, rows, run, mistake, tmp_path, capsys):
     hashed = fingerprint(toy.path("labeled").read_bytes())
     assert start["images"]["labeled"] == {"images": hashed.entries, "sha256": hashed.sha256}
     (tmp_path / "runs/0/metrics.jsonl").write_text(json.dumps(history[0]) + "\n")
-    err = mistake(results, tmp_path / "runs")
+    err = user_error(results, tmp_path / "runs")
     assert "unfinished" in err and "epoch 1 of 2" in err
 
 

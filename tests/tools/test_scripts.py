@@ -3,34 +3,19 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import REPOSITORY, write_programs
+from tests.scripts import PATH, environment, free_port, until_there
 from util.interrupt import EXIT_CODE
-
-ENVIRONMENT = {
-    **{k: v for k, v in os.environ.items() if k not in ("NNODES", "save_path")},
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    "VIRTUAL_ENV": sys.prefix,
-}
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def sh(script, *arguments, **variables):
     return subprocess.run(
         ["sh", f"tools/{script}.sh", *map(str, arguments)],
-        cwd=REPOSITORY, env=ENVIRONMENT | {k: str(v) for k, v in variables.items()},
+        cwd=REPOSITORY, env=environment(**variables),
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -57,7 +42,7 @@ def stub(variables, tmp_path):
     """Run train.sh with a stub of `python` that prints its arguments and fails."""
     python = '#!/bin/sh\necho "$@"\necho "error: x" >&2\nexit 2\n'
     write_programs(tmp_path / "stub", {"python": python})
-    path = f"{tmp_path / 'stub'}:{ENVIRONMENT['PATH']}"
+    path = f"{tmp_path / 'stub'}:{PATH}"
     return lambda *arguments, **more: sh("train", *arguments, **variables, **more, PATH=path)
 
 
@@ -101,11 +86,9 @@ def test_a_signal_to_all_saves_and_is_in_the_console_file(variables):
     process = subprocess.Popen(
         ["sh", "tools/train.sh", "0", "1", "--set", "epoch_length=4000", "save_every=1"],
         cwd=REPOSITORY, start_new_session=True, text=True, stdout=subprocess.PIPE,
-        env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}, stderr=subprocess.STDOUT,
+        env=environment(**variables), stderr=subprocess.STDOUT,
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (run / "latest.pth").exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
+    until_there(run / "latest.pth")
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == EXIT_CODE, output
@@ -157,8 +140,7 @@ def test_several_machines(variables):
          NODE_RANK=1 in_other {train} & second=$!
          NODE_RANK=0 {train}; wait $second"""],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False,
-        env=ENVIRONMENT | {k: str(v) for k, v in variables.items()}
-        | {"NNODES": "2", "MASTER_ADDR": address, **wire},
+        env=environment(**variables, NNODES=2, MASTER_ADDR=address, **wire),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("best mIoU") == 1

@@ -3,34 +3,14 @@
 import os
 import signal
 import subprocess
-import time
 
 import pytest
 import torch
 
 from tests.conftest import REPOSITORY, write_programs
-from tests.tools.test_scripts import ENVIRONMENT
+from tests.scripts import PATH, SCONTROL, SRUN, environment, until_there
 from util.interrupt import EXIT_CODE
 
-SCONTROL = """#!/bin/sh
-case $1 in
-    show) printf '%s\\n' node7 node9 ;;
-    *) echo "$@" >>"$STUBS/requeued" ;;
-esac
-"""
-SRUN = """#!/bin/sh
-echo "$@" >"$STUBS/srun"
-while [ "${1#-}" != "$1" ]; do shift; done
-trap 'kill -USR1 $task' USR1
-trap 'kill -KILL $task' TERM  # as srun does: it forwards no SIGTERM
-SLURM_NODEID=0 "$@" &
-task=$!
-while kill -0 $task 2>/dev/null; do
-    wait $task
-    status=$?
-done
-exit $status
-"""
 SRUN_OF_TWO = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
 SLURM_NODEID=0 "$@"; SLURM_NODEID=1 "$@"
@@ -44,26 +24,18 @@ def sbatch(tmp_path, variables):
 
     def start(*arguments, programs, **more):
         write_programs(stubs, {"scontrol": SCONTROL, **programs})
-        environment = ENVIRONMENT | {k: str(v) for k, v in (variables | more).items()}
-        environment["PATH"] = f"{stubs}:{environment['PATH']}"
         return subprocess.Popen(
             ["sh", "tools/slurm_train.sh", *arguments],
             cwd=REPOSITORY, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=environment | {
-                "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node[7,9]",
-                "SLURM_SUBMIT_DIR": str(REPOSITORY), "STUBS": str(stubs),
-            },
+            env=environment(
+                **variables | more, PATH=f"{stubs}:{PATH}", STUBS=stubs, SLURM_JOB_ID=4711,
+                SLURM_JOB_NODELIST="node[7,9]", SLURM_SUBMIT_DIR=REPOSITORY,
+            ),
         )  # fmt: skip
 
     start.stubs = stubs
     return start
-
-
-def until_there(path):
-    deadline = time.monotonic() + 120
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
 
 
 LONG = ("--set", "epoch_length=4000", "save_every=1")

@@ -16,8 +16,7 @@ import yaml
 from dataset.split_files import read_split_file, split_identity
 from tests.conftest import REPOSITORY, write_lines, write_programs, write_sample
 from tests.fake_runs import fake_run
-from tests.tools.test_scripts import ENVIRONMENT
-from tests.tools.test_slurm import SCONTROL, SRUN, until_there
+from tests.scripts import SCONTROL, SRUN, environment, until_there
 from tools.methods import CLASSES, method_of
 from tools.results.published import read_published
 from tools.results.runs import find_runs
@@ -179,8 +178,8 @@ def test_settings_of_a_part_add_to_those_of_all_runs(spec, toy):
          "splits/pascal/92/labeled.txt: no such split file. Fix: .* fetch pascal/92"),
     ],
 )  # fmt: skip
-def test_mistakes_give_one_error_line_before_anything_runs(keys, words, spec, mistake):
-    assert re.search(words, mistake(sweep, spec(**keys))) and not Path("runs").exists()
+def test_mistakes_give_one_error_line_before_anything_runs(keys, words, spec, user_error):
+    assert re.search(words, user_error(sweep, spec(**keys))) and not Path("runs").exists()
 
 
 def test_every_script_of_a_method_is_listed():
@@ -331,7 +330,7 @@ def test_a_sweep_with_a_stopped_run_is_not_finished(stub, toy, run, monkeypatch)
     assert "SupOnly" in out.splitlines()[-1]  # the table of what is there
 
 
-def test_real_runs_from_any_folder(spec, run, mistake):
+def test_real_runs_from_any_folder(spec, run, user_error):
     """Look up paths in the working directory, and scripts in the repository."""
     resolved = {"precision": "auto", "criterion.class_weights": "auto", "optimizer.scale_lr": True,
                 "optimizer.lr_batch": 4}  # fmt: skip
@@ -352,7 +351,7 @@ def test_real_runs_from_any_folder(spec, run, mistake):
         ("criterion.class_weights", "inverse", "class_weights ("),
         ("precision", "float16", "precision ("),
     ):
-        err = mistake(sweep, spec(seeds=[3], set={"epochs": 1} | resolved | {key: value}))
+        err = user_error(sweep, spec(seeds=[3], set={"epochs": 1} | resolved | {key: value}))
         assert "another config: " in err and words in err
 
 
@@ -372,9 +371,9 @@ def test_paths_of_split_files_are_compared_by_file(spec, toy, run, tmp_path):
     assert "started" not in out and "done: " in out
 
 
-def test_devices_are_the_visible_gpus(stub, run, mistake, monkeypatch):
-    assert "--devices 1: found 0 GPUs, numbered from 0" in mistake(sweep, stub, "--devices", "1")
-    assert "--devices gpu0: expected auto, cpu" in mistake(sweep, stub, "--devices", "gpu0")
+def test_devices_are_the_visible_gpus(stub, run, user_error, monkeypatch):
+    assert "--devices 1: found 0 GPUs, numbered from 0" in user_error(sweep, stub, "--devices", "1")
+    assert "--devices gpu0: expected auto, cpu" in user_error(sweep, stub, "--devices", "gpu0")
     monkeypatch.setattr("util.distributed.gpu_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
     seen, popen = set(), subprocess.Popen
@@ -418,12 +417,11 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
 
     job = subprocess.run(
         ["sh", "tools/slurm_train.sh", "--extra"], cwd=REPOSITORY, capture_output=True, text=True,
-        env=ENVIRONMENT | {
-            "PATH": f"{programs / 'job'}:{os.environ['PATH']}", "STUBS": str(programs),
-            "SLURM_JOB_ID": "8", "SLURM_ARRAY_TASK_ID": "4", "array": file,
-            "SLURM_SUBMIT_DIR": str(REPOSITORY), "num_gpu": "0", "save_path": "",
-            "MAX_RESTARTS": "0",
-        },
+        env=environment(
+            PATH=f"{programs / 'job'}:{os.environ['PATH']}", STUBS=programs, SLURM_JOB_ID=8,
+            SLURM_ARRAY_TASK_ID=4, SLURM_SUBMIT_DIR=REPOSITORY, array=file, num_gpu=0,
+            save_path="", MAX_RESTARTS=0,
+        ),
     )  # fmt: skip
     assert job.returncode == 0, job.stdout + job.stderr
     last = planned[3]
@@ -434,8 +432,8 @@ def test_slurm_gets_an_array_of_what_is_not_done(spec, toy, run, programs, tmp_p
     ]  # fmt: skip
 
 
-def test_slurm_that_refuses_or_is_not_there(stub, mistake, programs, monkeypatch):
+def test_slurm_that_refuses_or_is_not_there(stub, user_error, programs, monkeypatch):
     (programs / "sbatch").write_text("#!/bin/sh\necho no such partition >&2; exit 1\n")
-    assert "no such partition" in mistake(sweep, stub, "--slurm")
+    assert "no such partition" in user_error(sweep, stub, "--slurm")
     monkeypatch.setenv("PATH", "/nowhere")
-    assert "sbatch cannot be run" in mistake(sweep, stub, "--slurm")
+    assert "sbatch cannot be run" in user_error(sweep, stub, "--slurm")

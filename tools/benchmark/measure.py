@@ -11,7 +11,6 @@ import torch
 from util import distributed
 from util.config.loading import load_config
 from util.config.schema import Config
-from util.errors import UserError
 from util.log import versions
 from util.tables import text_table
 
@@ -33,8 +32,6 @@ def compare(settings: Mapping[str, Call], args: argparse.Namespace, work: int = 
     Returns a row for each setting: median, lowest and highest milliseconds per unit of work (`work`
     per call), speed relative to the first setting (median over the rounds), and peak memory in MiB.
     """
-    if args.repeats < 1:
-        raise UserError(f"--repeats: found {args.repeats}, expected 1 or more")
     device = distributed.choose_device(args.device)
     rounds = range(args.repeats + 1)
     runs = [{name: timed(call, device) for name, call in settings.items()} for _ in rounds][1:]

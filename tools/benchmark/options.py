@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tools.methods import CLASSES
 from util.cli import add_device, add_settings
-from util.parser import Parser
+from util.parser import Parser, at_least
 from util.paths import REPOSITORY
 
 KINDS = ("labeled", "unlabeled", "val")
@@ -87,7 +87,7 @@ def add_options(name: str, parser: Parser) -> None:
     add_settings(parser)
     add_device(parser)
     if name in REPEATS:
-        add("--repeats", type=int, default=REPEATS[name], help="rounds that are timed")
+        add("--repeats", type=at_least(1), default=REPEATS[name], help="rounds that are timed")
     if name != "eval":
         add("--images", type=Path, metavar="DIR", help="photos (default: generated, 500x375)")
     if name in ("step", "data"):

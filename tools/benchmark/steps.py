@@ -65,8 +65,10 @@ def compare_steps(
 
 
 def repeated_step(script: str, config: Config, device: torch.device) -> Call:
-    """Return a call that repeats the first step of a training, which writes nothing; it sets the
-    config's TF32, and PrevMatch has a previous model."""
+    """Return a function that repeats the first training step with the config's TF32 setting.
+
+    Nothing is written. PrevMatch gets one snapshot.
+    """
     folder = RunDir(config.data.root / "run")
     training = build_trainer(method_of(script), config, device, folder, "never")
     training.method.after_epoch(0, is_best=True)

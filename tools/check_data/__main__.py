@@ -13,7 +13,7 @@ from dataset.validation import required_source
 from util.cli import add_settings, add_split_options, exit_with_one_line, importing, split_overrides
 from util.config.loading import load_config
 from util.io import check_target, write_text
-from util.parser import Parser
+from util.parser import Parser, at_least
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def command_line() -> Parser:
     add(
         "--html", type=Path, metavar="OUT", help="write a page with pictures to OUT (default: none)"
     )
-    add("--show", type=int, default=10, help="number of problems to show of each kind")
+    add("--show", type=at_least(0), default=10, help="number of problems to show of each kind")
     return parser
 
 

@@ -49,7 +49,7 @@ class CheckedSample:
     """Hash of the image's decoded pixels."""
     values: dict[int, int] = field(default_factory=dict)
     """Pixels by value or colour of the mask, as a code of dataset.mask_files."""
-    stored: MaskFormat | None = None
+    mask_format: MaskFormat | None = None
     """Storage of mask values; None for masks in colour."""
     pixels: np.ndarray | None = None
     """`[256]`: pixels by class, 255 = ignore, 254 = no class."""
@@ -174,7 +174,9 @@ def _inspect_mask(
         classes = reader.labels.class_of(values)
         item.pixels = np.bincount(classes, pixels, 256).astype(np.int64)
         if not reader.labels.in_colour:
-            item.stored = mask_format(mask, values[values < CLEAR].tolist(), path, reader.labels)
+            item.mask_format = mask_format(
+                mask, values[values < CLEAR].tolist(), path, reader.labels
+            )
         return Image.fromarray(reader.labels.look_up(codes, path))
     except UserError as error:
         item.faults.append((kind, str(error)))

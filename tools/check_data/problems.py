@@ -32,7 +32,7 @@ ERRORS = {
     "kinds": "masks stored in several ways, in which a value means several things",
     "nothing labelled": "split without a labelled pixel",
     "overlap": "image that is listed twice",
-    "leak": "picture (by decoded pixels) that is trained on and evaluated on, or in val and test",
+    "leak": "same image content in training and evaluation splits, or in val and test",
 }
 """Titles of errors by kind."""
 WARNINGS = {
@@ -73,11 +73,11 @@ class Problem(NamedTuple):
 
 def problems(splits: Sequence[CheckedSplit], config: Config) -> list[Problem]:
     """Return all problems, errors first, kind by kind."""
-    found = [
-        *(problem for item in splits for problem in _split_problems(item, config)),
+    unsorted = [
+        *(problem for split in splits for problem in _split_problems(split, config)),
         *(
             Problem("overlap", splits[number].name, line, message)
-            for number, line, message in overlaps([item.listed for item in splits])
+            for number, line, message in overlaps([split.listed for split in splits])
         ),
         *_repeated(splits),
         *_shared_masks(splits),
@@ -85,47 +85,48 @@ def problems(splits: Sequence[CheckedSplit], config: Config) -> list[Problem]:
         *_shared_volumes(splits, config.evaluation.volume_pattern),
     ]
     for group in (*([split] for split in splits), splits):  # each alone, then all together
-        if text := disagreement(s.stored for split in group for s in split.items if s.stored):
-            found.append(Problem("kinds", group[0].name, 0, text))
+        formats = (item.mask_format for split in group for item in split.items)
+        if text := disagreement(filter(None, formats)):
+            unsorted.append(Problem("kinds", group[0].name, 0, text))
             break
     order = [*TITLES]
-    return sorted(found, key=lambda problem: order.index(problem.kind))
+    return sorted(unsorted, key=lambda problem: order.index(problem.kind))
 
 
-def grouped(found: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
+def grouped(problems: Iterable[Problem]) -> list[tuple[str, str, list[str]]]:
     """Return severity, title and messages of each kind of problem."""
-    kinds = groupby(found, key=lambda problem: (problem.severity, problem.kind))
+    kinds = groupby(problems, key=lambda problem: (problem.severity, problem.kind))
     return [
         (severity, TITLES[kind], [problem.message for problem in group])
         for (severity, kind), group in kinds
     ]
 
 
-def _split_problems(found: CheckedSplit, config: Config) -> Iterator[Problem]:
-    yield from (Problem("line", found.name, f.line, str(f)) for f in found.faults)
-    for item in found.items:
+def _split_problems(split: CheckedSplit, config: Config) -> Iterator[Problem]:
+    yield from (Problem("line", split.name, f.line, str(f)) for f in split.faults)
+    for item in split.items:
         sample, faults = item.sample, list(item.faults)
         if item.is_empty:
             faults.append(("empty mask", f"{sample.mask_file}: all pixels are ignored"))
         for kind, text in faults:
             shown = None if kind == "unreadable" else item
-            yield Problem(kind, found.name, sample.line, f"{sample.where}: {text}", shown)
-    if found.name != "unlabeled":
-        for kind, text in _mask_problems(found, config):
-            yield Problem(kind, found.name, 0, f"{found.listed.name}: {text}")
+            yield Problem(kind, split.name, sample.line, f"{sample.where}: {text}", shown)
+    if split.name != "unlabeled":
+        for kind, text in _mask_problems(split, config):
+            yield Problem(kind, split.name, 0, f"{split.listed.name}: {text}")
 
 
-def _mask_problems(found: CheckedSplit, config: Config) -> Iterator[tuple[str, str]]:
+def _mask_problems(split: CheckedSplit, config: Config) -> Iterator[tuple[str, str]]:
     """Yield kind and text of problems of a split as a whole."""
-    pixels, crops = found.pixels, found.crops
-    if not found.is_labelled:
+    pixels, crops = split.pixels, split.crops
+    if not split.is_labelled:
         yield "nothing labelled", "no mask has a labelled pixel"
         return
     absent = [name for name, n in zip(config.data.classes, pixels, strict=False) if not n]
     if absent:
         yield "absent class", f"never in its masks: {', '.join(absent)}"
-    if found.name == "val" and (
-        few := too_few(len(found.listed.samples), config.data.classes, found.masks_with)
+    if split.name == "val" and (
+        few := too_few(len(split.listed.samples), config.data.classes, split.masks_with)
     ):
         yield "small val", few
     if len(crops) and (share := (crops > MOSTLY_IGNORED_SHARE).mean()) > MANY_CROPS:
@@ -174,12 +175,12 @@ def _shared_volumes(splits: Sequence[CheckedSplit], pattern: str | None) -> Iter
 
 def _shared_masks(splits: Sequence[CheckedSplit]) -> Iterator[Problem]:
     first: dict[Path, Sample] = {}
-    for found in splits:
-        for sample in (sample for sample in found.listed.samples if sample.mask):
+    for split in splits:
+        for sample in (sample for sample in split.listed.samples if sample.mask):
             earlier = first.setdefault(sample.mask_file, sample)
             if earlier.image_file != sample.image_file:
                 text = f"'{sample.mask}' is also the mask of '{earlier.image}'"
-                yield Problem("shared mask", found.name, sample.line, f"{sample.where}: {text}")
+                yield Problem("shared mask", split.name, sample.line, f"{sample.where}: {text}")
 
 
 def _repeated(splits: Sequence[CheckedSplit]) -> Iterator[Problem]:
@@ -187,12 +188,12 @@ def _repeated(splits: Sequence[CheckedSplit]) -> Iterator[Problem]:
     equal without being one picture."""
     location = locator()
     first: dict[str, tuple[CheckedSplit, CheckedSample]] = {}
-    for found in splits:
-        for item in (i for i in found.items if i.digest and i.bands and not i.bands.constant.all()):
-            earlier, twin = first.setdefault(str(item.digest), (found, item))
+    for split in splits:
+        for item in (i for i in split.items if i.digest and i.bands and not i.bands.constant.all()):
+            earlier, twin = first.setdefault(str(item.digest), (split, item))
             sample, same = item.sample, twin.sample
             if location(same) != location(sample):
-                kind = "duplicate" if ROLES[earlier.name] == ROLES[found.name] else "leak"
+                kind = "duplicate" if ROLES[earlier.name] == ROLES[split.name] else "leak"
                 text = f"'{sample.image}' is the picture '{same.image}' of {same.where}"
                 message = f"{sample.where}: {text}"
-                yield Problem(kind, found.name, sample.line, message, item, twin)
+                yield Problem(kind, split.name, sample.line, message, item, twin)

@@ -13,7 +13,7 @@ from tools.methods import methods_of, require_method
 from util.cli import add_settings, exit_with_one_line, importing
 from util.config.loading import load_config
 from util.io import check_target
-from util.parser import Parser
+from util.parser import Parser, at_least
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def command_line() -> Parser:
     add_settings(parser)
     parser.add_argument(
         "--processes",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="GPUs that share the images of a step; costs are per GPU",

@@ -13,7 +13,7 @@ from pathlib import Path
 from util.cli import exit_with_one_line, importing
 from util.errors import UserError
 from util.interrupt import exit_on_sigterm, exiting_on_sigterm
-from util.parser import Parser
+from util.parser import Parser, at_least
 from util.paths import nearest_hint
 
 
@@ -40,9 +40,9 @@ def command_line() -> Parser:
         "--config configs/pascal.yaml --save-path runs/pascal",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    add("--nproc_per_node", type=int, default=1, help="processes on this machine, one per GPU")
-    add("--nnodes", type=int, default=1, help="number of machines")
+    add, positive = parser.add_argument, at_least(1)
+    add("--nproc_per_node", type=positive, default=1, help="processes on this machine, one per GPU")
+    add("--nnodes", type=positive, default=1, help="number of machines")
     add("--node_rank", type=int, default=0, help="number of this machine, from 0")
     add("--master_addr", default="localhost", help="address of the first machine")
     add("--master_port", type=int, default=29500, help="free port of the first machine")
@@ -55,10 +55,7 @@ def command_line() -> Parser:
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise `UserError` for impossible numbers of processes and machines, and ports."""
-    for name in ("nproc_per_node", "nnodes"):
-        if (found := getattr(args, name)) < 1:
-            raise UserError(f"--{name}: found {found}, expected 1 or more")
+    """Raise `UserError` for impossible numbers of machines, and ports."""
     if not 0 <= args.node_rank < args.nnodes:
         raise UserError(
             f"NODE_RANK {args.node_rank}: expected 0 to {args.nnodes - 1} (NNODES is {args.nnodes})"

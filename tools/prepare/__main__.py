@@ -18,7 +18,7 @@ from tools.prepare.official.pascal import PASCAL
 from tools.prepare.official.run import Dataset, prepare
 from tools.prepare.own import init
 from util.cli import exit_with_one_line
-from util.parser import Parser
+from util.parser import Parser, at_least
 
 DATASETS = {
     "pascal": PASCAL,
@@ -63,7 +63,10 @@ def add_dataset(command: Callable[..., Parser], name: str, dataset: Dataset) -> 
     parser.add_argument("--source", type=Path, required=True, help="folder with the downloads")
     parser.add_argument("--root", type=Path, default=Path("data", name), help="folder to fill")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="threads; by default one per core"
+        "--jobs",
+        type=at_least(1),
+        default=os.cpu_count() or 1,
+        help="threads; by default one per core",
     )
     parser.add_argument(
         "--partial", action="store_true", help="make all files that incomplete downloads allow"

@@ -20,8 +20,8 @@ def raise_all_faults(
     fix: str = "correct or remove bad annotations",
     command: str = "",
 ) -> None:
-    """Raise a `UserError` with a fix where there are faults; several, and a command that the fix
-    may name, are printed first."""
+    """Raise the only fault, or print all faults and raise their number; with a fix. `command` is
+    printed before."""
     if len(faults) > 1:
         print(*faults, sep="\n")
     if faults and command:

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from tools.results.runs import Run
 from util.cli import add_device, exit_with_one_line, importing
-from util.errors import UserError
 from util.io import check_target, write_text
 from util.optional import require_optional
-from util.parser import Parser
+from util.parser import Parser, at_least
 
 
 def main() -> None:
@@ -21,8 +20,6 @@ def main() -> None:
         out = args.out or args.run / "report.html"
         run = Run(args.run)
         check_target(out, "tools.report")
-        if args.limit is not None and args.limit < 1:
-            raise UserError(f"--limit: found {args.limit}, expected 1 or more")
         if args.embedding:
             require_optional("--embedding", "sklearn")
         with importing():
@@ -43,7 +40,7 @@ def command_line() -> Parser:
     parser.add_argument("--out", type=Path, help="file to write (default: RUN/report.html)")
     parser.add_argument(
         "--limit",
-        type=int,
+        type=at_least(1),
         metavar="N",
         help="predict only the first N validation images (default: all)",
     )

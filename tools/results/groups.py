@@ -11,8 +11,8 @@ run_labels, run_steps: lists with an item for each run, as folds may differ by a
 seeds, best_epochs, best_values, last_values: lists with an item for each run, by fold and seed
 best_mean, best_std, last_mean, last_std: of the best and the last score; no std for one run
 step_seconds, peak_memory: median over all epochs and runs; maximum, in bytes
-published: the score of a paper, of those that `--published` names; of a student and its teacher, in
-    the row of the network that makes the pseudo-labels
+published: the paper's score that `--published` names; where a method has a student and a teacher,
+    in the row of the network that makes the pseudo-labels
 curves: for each run, score by epoch
 classes: class names
 class_scores: for each run, IoU of each class in the best epoch; Dice where that is the score

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from engine.command import main as train
 from tests.conftest import METHODS, Toy, json_lines, saved
-from tests.engine.test_resume import assert_equal
 from tests.forked import Forked
+from tests.runs import assert_equal
 
 FILE_EVENTS = ("open", "os.rename", "os.link", "os.remove", "os.truncate")
 

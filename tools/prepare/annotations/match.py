@@ -22,8 +22,8 @@ UPLOADED = re.compile(r"^[0-9a-f]{8}-")
 class ImageFolder:
     """The images of a folder, by the ends of their paths.
 
-    `names`: in the annotations. If some agree with folders above this one, too, a relative name
-    that agrees with fewer of them belongs to another folder.
+    `names`: in the annotations. If some names include parent folders of the image folder, a
+    relative name that matches fewer parents belongs to another folder.
     """
 
     def __init__(self, folder: Path, images: Mapping[str, Path], names: Collection[str]):

@@ -54,7 +54,7 @@ def polygons(
     return rle.merge(rle.frPyObjects(flat, height, width))
 
 
-def scaled(part: ArrayLike, height: int, width: int) -> Rle:
+def normalised_polygon(part: ArrayLike, height: int, width: int) -> Rle:
     """Rasterise a polygon of coordinates from 0 to 1."""
     return polygons([part], height, width, scale=(width, height))
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from tools.prepare.annotations.parsing import names_in, read_text
-from tools.prepare.annotations.shapes import scaled
+from tools.prepare.annotations.shapes import normalised_polygon
 from tools.prepare.annotations.types import Annotations, ImageAnnotation, Region
 from util.errors import UserError, reason
 
@@ -91,5 +91,7 @@ def _objects(file: Path, names: list[str]) -> list[Region | str]:
         if not all(-BEYOND <= value <= 1 + BEYOND for value in values):
             worst = max(values, key=abs)
             raise UserError(f"{where}: coordinate {worst:g}; expected shares, 0 to 1")
-        objects.append(Region(names[int(label)], f"line {number}", partial(scaled, values)))
+        objects.append(
+            Region(names[int(label)], f"line {number}", partial(normalised_polygon, values))
+        )
     return objects

@@ -168,7 +168,8 @@ def read_tar(path: Path, title: str, folder: str) -> Archive:
         for info in tar:
             name = name_below(folder, info.name, path)
             if name and not info.isdir():
-                _refuse_link(path, info.name, not info.isfile())
+                if not info.isfile():
+                    raise _link_error(path, info.name)
                 archive.add(name, partial(tar.extractfile, info), info.size)
     return archive
 
@@ -182,7 +183,8 @@ def read_zip(path: Path, title: str, folder: str, file: IO[bytes] | None = None)
         for info in sorted(packed.infolist(), key=lambda info: info.header_offset):
             name = name_below(folder, info.filename, path)
             if name and not info.is_dir():
-                _refuse_link(path, info.filename, stat.S_ISLNK(info.external_attr >> 16))
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise _link_error(path, info.filename)
                 archive.add(name, partial(_open_zipped, packed, info), info.file_size)
     return archive
 
@@ -207,9 +209,8 @@ def name_below(folder: str, name: str, path: Path) -> str:
     return f"/{whole}".partition(f"/{folder}/")[2] if folder else whole
 
 
-def _refuse_link(path: Path, name: str, link: bool) -> None:
-    if link:
-        raise UserError(f"{path}: refused, its member '{name}' is a link or device, not a file")
+def _link_error(path: Path, name: str) -> UserError:
+    return UserError(f"{path}: refused, its member '{name}' is a link or device, not a file")
 
 
 def find(source: Path, download: Download) -> Archive | None:

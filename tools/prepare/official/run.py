@@ -115,8 +115,6 @@ def prepare(dataset: Dataset, source: Path, root: Path, jobs: int, partial: bool
     `partial`: missing downloads and files are a warning. Raises `UserError` for missing or damaged
     downloads, files in the way, and wrong counts; files made until then stay.
     """
-    if jobs < 1:
-        raise UserError(f"--jobs: found {jobs}, expected 1 or more")
     plan = dataset.plan(find_all(source, dataset.downloads, partial))
     if plan.faults and not partial:
         raise UserError(f"{plan.faults[0]}. {AGAIN}")

@@ -101,15 +101,15 @@ def _without_mask(
     }
     bare = [file for file in without_mask if file not in held_out]
     left_out = held_out - {*more}
-    remarks = {
-        f"{len(bare)} without a mask are unlabelled": bare,
-        f"{len(left_out)} without a mask in folders of validation or test images are left out; "
-        "to train on them, name their folder in --unlabeled": left_out,
-        f"{len(matched.spare_masks)} masks without an image are left out": matched.spare_masks,
-        f"names of masks end in {matched.suffix}": matched.suffix,
-    }
+    remarks = [
+        (bare, f"{len(bare)} without a mask are unlabelled"),
+        (left_out, f"{len(left_out)} without a mask in folders of validation or test images are "
+         "left out; to train on them, name their folder in --unlabeled"),
+        (matched.spare_masks, f"{len(matched.spare_masks)} masks without an image are left out"),
+        (matched.suffix, f"names of masks end in {matched.suffix}"),
+    ]  # fmt: skip
     files = [file for file in dict.fromkeys((*bare, *more)) if file not in skip]
-    return files, [text for text, holds in remarks.items() if holds]
+    return files, [text for applies, text in remarks if applies]
 
 
 def _files_of_unlabeled(args: argparse.Namespace) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Meaning of values or colours in masks: named by the user, else guessed; what is unclear is asked.
+"""Class names of mask values: from --classes, otherwise guessed. Ambiguous masks raise a question.
 
 Signs that values are no classes: stray values, numbers of objects, classes stored in two ways.
 """
@@ -81,7 +81,7 @@ def _as_named(masks: Masks, labels: dict[str, str]) -> dict[str, str]:
 def _guess(masks: Masks, named: ClassOptions, of_change: bool) -> dict[str, str]:
     """Guess the meaning of values; raises `AmbiguousMasks` for ambiguous values."""
     values, in_colour = masks.values, masks.in_colour
-    if how := _objects(masks):
+    if how := _instance_numbering(masks):
         raise UserError(
             f"--masks: one value per object, it seems, not per class ({how}); for a single class "
             'of objects say --classes "0=background,other=object"'
@@ -191,7 +191,7 @@ def _strays(values: Sequence[Value], in_colour: bool, masks: int) -> set[str]:
     return thin | rare if len(values) - len(thin | rare) > 1 else set()
 
 
-def _objects(masks: Masks) -> str:
+def _instance_numbering(masks: Masks) -> str:
     """Describe masks that seem to number objects instead of classes; "" for other masks."""
     count = len(masks.files)
     solid = [value for value in masks.values.values() if value.is_solid]

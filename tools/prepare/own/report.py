@@ -62,16 +62,15 @@ def _summary(found: Survey, is_mapped: bool) -> str:
     translucent = sum(f.translucent for f in files)
     pixels_without_data = sum(f.pixels_without_data for f in files)
     alpha = sorted({band for image in found.images for band in image.alpha})
-    remarks = {
-        f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, pixels have "
-        "no data; if it holds data itself, name it in data.bands": alpha,
-        **dict.fromkeys(found.division.remarks, True),
-        f"{pixels_without_data} pixels of masks have no data (nodata value or mask of the file): "
-        "ignored": pixels_without_data,
-        f"{translucent} masks have pixels that are transparent in part: their colour counts": (
-            translucent
-        ),
-    }
+    remarks = [
+        (alpha, f"band {join_first([*map(str, alpha)], 3)} is marked as alpha: where it is 0, "
+         "pixels have no data; if it holds data itself, name it in data.bands"),
+        *((True, remark) for remark in found.division.remarks),
+        (pixels_without_data, f"{pixels_without_data} pixels of masks have no data (nodata value "
+         "or mask of the file): ignored"),
+        (translucent, f"{translucent} masks have pixels that are transparent in part: their "
+         "colour counts"),
+    ]  # fmt: skip
     codes = "colours" if found.masks.in_colour else "values"
     use = f"{codes} mapped to classes" if is_mapped else "class indices as they are"
     modes = [mode for mode, _ in Counter(file.mode for file in files).most_common()]
@@ -79,7 +78,7 @@ def _summary(found: Survey, is_mapped: bool) -> str:
         f"images   {len(masked)} with masks ({_suffixes(s.image for s in masked)}), "
         f"{_sizes(found.images)}, {found.kind}",
         f"masks    {_suffixes(file.path for file in files)}, mode {', '.join(modes)}: {use}",
-        *(f"{INDENT}{remark}" for remark, holds in remarks.items() if holds),
+        *(f"{INDENT}{remark}" for applies, remark in remarks if applies),
     ]
     return "\n".join(lines)
 
