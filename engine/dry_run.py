@@ -18,6 +18,7 @@ from engine.estimate import describe_requirements, fact_lines, run_requirements
 from engine.method import Method
 from engine.trainer import Trainer
 from engine.validation import evaluate_network
+from engine.visualize import take_pictures
 from util import distributed
 from util.config.schema import Config
 from util.errors import UserError, counted, duration
@@ -63,6 +64,9 @@ def measure(trainer: Trainer) -> Measurements:
     raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
     loss = trainer.train_step(raw)["loss"].item()
     step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
+    float(trainer.method.threshold)  # a validation would find mistakes in a new method's parts
+    if trainer.config.log.pictures:
+        take_pictures(trainer)
     return Measurements(
         loss, step, _seconds_to_load(train_loader), *_validation(trainer), train_loader.num_workers
     )

@@ -80,6 +80,7 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     # Fused: one kernel, which can skip a step without asking the device.
     if options.name == "adamw":
         return torch.optim.AdamW(parameters, betas=(0.9, 0.999), weight_decay=decay, fused=True)
+    assert options.name == "sgd"
     sgd = torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
     _start_momentum(sgd)
     return sgd

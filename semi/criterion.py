@@ -104,4 +104,5 @@ def build_criterion(criterion_config: Criterion) -> nn.Module:
         return Dice()
     if criterion_config.name == "ce_dice":
         return CrossEntropyAndDice(weights)
+    assert criterion_config.name == "ce"
     return CrossEntropy(weights)

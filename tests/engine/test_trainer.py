@@ -127,6 +127,23 @@ def test_dry_run(kind, workers, seconds, bound, toy, train, tmp_path, capsys, mo
     assert not (tmp_path / "run").exists()
 
 
+class Unpictured(FixMatch):
+    """A method whose panels and threshold fail, which training needs at validations only."""
+
+    def panels(self, batch):
+        raise ZeroDivisionError
+
+
+class ByClass(FixMatch):
+    threshold = property(lambda self: torch.ones(3))
+
+
+@pytest.mark.parametrize("kind, error", [(Unpictured, ZeroDivisionError), (ByClass, ValueError)])
+def test_dry_run_calls_what_validations_need(kind, error, toy, train, tmp_path):
+    with pytest.raises(error):
+        train(kind, toy.argv(tmp_path / "run", "--dry-run", "--set", "log.pictures=1"))
+
+
 def test_dry_run_times_previous_models(toy, train, tmp_path, monkeypatch):
     labelled = []
     label = PrevMatch.label_by_previous
