@@ -37,15 +37,16 @@ class RankMatch(UniMatch):
         x, u, tau = batch["labeled"]["image"], batch["unlabeled"], self.config.conf_thresh
         model, size = self.model, x.shape[-2:]
         partner, f_partner = self.partner_label_and_features(u)
-        teacher = None if self.model_ema is None else self.label_and_features(u)
 
         context = model.context(with_dropped_channels(model.features(torch.cat([x, u["weak"]]))))
         # chunks: x, w, and both with dropped channels
         z_x, z_w, _, z_fp = model.classify(context, size).chunk(4)
-        _, f_w, _, _ = context[-1].detach().chunk(4)
-        own, f_w = (pseudo_label(z_w, u["ignore"]), f_w) if teacher is None else teacher
         context_s = model.context(model.features(torch.cat(u["strong"])))
         z_s1, z_s2 = model.classify(context_s, size).chunk(2)
+        if self.model_ema is None:
+            own, f_w = pseudo_label(z_w, u["ignore"]), context[-1].detach().chunk(4)[1]
+        else:
+            own, f_w = self.label_and_features(u)
         views = zip(context_s[-1].chunk(2), u["box"], strict=True)
 
         z = Logits(z_x, z_w, z_fp, (z_s1, z_s2))

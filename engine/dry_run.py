@@ -62,8 +62,8 @@ def measure(trainer: Trainer) -> Measurements:
     train_loader = trainer.train_loader
     have_previous_models(trainer.method, trainer.config.epochs)
     raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
-    loss = trainer.train_step(raw)["loss"].item()
-    step = _median_seconds(lambda: trainer.train_step(raw), trainer.device)
+    loss = trainer.optimize(raw, 0)["loss"].item()
+    step = _median_seconds(lambda: trainer.optimize(raw, 1), trainer.device)
     float(trainer.method.threshold)  # a validation would find mistakes in a new method's parts
     if trainer.config.log.pictures:
         take_pictures(trainer)
@@ -164,13 +164,14 @@ def _validation(trainer: Trainer) -> tuple[float, float]:
     images = trainer.val_loader.dataset
     mode = trainer.config.evaluation.mode
     last = len(images) - 1  # type: ignore[arg-type]
+    first_batch, last_batch = (default_collate([images[index]]) for index in (0, last))
 
-    def score(number: int) -> Callable[[], object]:
-        batch = [default_collate([images[number]])]
-        return lambda: [evaluate_network(trainer, n, mode, batches=batch) for n in networks]
+    def score(batch: dict[str, Any]) -> None:
+        for network in networks:
+            evaluate_network(trainer, network, mode, batches=[batch])
 
-    score(0)()
-    seconds = _median_seconds(score(last), trainer.device)
+    score(first_batch)
+    seconds = _median_seconds(lambda: score(last_batch), trainer.device)
     return seconds, len(networks) * _seconds_of_a_worker(lambda: images[last])
 
 

@@ -263,9 +263,10 @@ def wrap_words(*words: str, first: str = "", rest: str = "  ") -> str:
     `first`, `rest`: indentation of the first line and of the others.
     """
     text = " ".join(word.replace(" ", "\0") for word in words)
-    wrapper = textwrap.TextWrapper(LINE_WIDTH, first, rest, break_long_words=False)
-    wrapper.break_on_hyphens = False
-    return wrapper.fill(text).replace("\0", " ")
+    return textwrap.fill(
+        text, LINE_WIDTH, initial_indent=first, subsequent_indent=rest,
+        break_long_words=False, break_on_hyphens=False,
+    ).replace("\0", " ")  # fmt: skip
 
 
 def _pairs(means: dict[str, float], digits: int) -> list[str]:

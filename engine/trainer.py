@@ -157,7 +157,8 @@ class Trainer:
         for raw in stoppable(progress.over(batches)):
             step = self.steps_done
             lr = self._set_lr(step)
-            scalars = self.train_step(raw)
+            scalars = self.optimize(raw, step)
+            self.epoch_steps_done += 1
             self.monitor.add(step, scalars)
             self.means.add(scalars)
             is_shown = progress.add(step, scalars, lr)
@@ -171,12 +172,6 @@ class Trainer:
             self._save_or_stop(stop)
         record = {"epoch": self.epoch + 1, "steps": self.steps_done, **progress.summary(self.means)}
         return {**record, "peak_memory": distributed.peak_memory(self.device)}
-
-    def train_step(self, raw: RawBatch) -> dict[str, Tensor]:
-        """Take the next step of the run; return its scalars on the device."""
-        scalars = self.optimize(raw, self.steps_done)
-        self.epoch_steps_done += 1
-        return scalars
 
     def optimize(self, raw: RawBatch, step: int) -> dict[str, Tensor]:
         """Take optimizer step `step` of the run on a raw batch, in micro-batches.
@@ -323,10 +318,9 @@ class Trainer:
     def _end_epoch(self, record: dict[str, Any]) -> None:
         """Count the epoch as completed, and save."""
         networks, labeler = self.method.eval_models(), self.method.labeler
-        best_epochs = {
-            best["epoch"] for name, best in self.best.items() if networks.get(name) is labeler
-        }
-        self.method.after_epoch(self.epoch, is_best=self.epoch + 1 in best_epochs)
+        name = next(name for name, network in networks.items() if network is labeler)
+        is_best = self.best.get(name, {}).get("epoch") == self.epoch + 1
+        self.method.after_epoch(self.epoch, is_best)
         self.epoch, self.epoch_steps_done = self.epoch + 1, 0
         self.history.append(record)
         self.save()

@@ -224,7 +224,7 @@ def write_all(
         part = mask[top * step - block.top :: step, left * step - block.left :: step]
         preview[top : top + part.shape[0], left : left + part.shape[1]] = part
     writer.add_areas(name, (raster.height, raster.width), pixels)
-    encoding = writer.encoding(ignoring=True)
+    encoding = writer.encodings.get(True)
     masks: Iterable[tuple[Rect, np.ndarray]] = finished.layer("masks", blocks)
     if encoding is not None:
         masks = ((block, encoding.values(mask)) for block, mask in masks)

@@ -51,8 +51,11 @@ class PredictionWriter:
             self.kinds.append(args.confidence)
         if args.probabilities:
             self.kinds.append("probabilities")
-        if args.values:
-            MaskEncoding(data)
+        self.encodings = (
+            {has_ignored: MaskEncoding(data, has_ignored) for has_ignored in (False, True)}
+            if args.values
+            else {}
+        )
 
     def path(self, kind: str, name: str) -> Path:
         """Return the path of a file of an image; `kind`: its folder."""
@@ -69,10 +72,6 @@ class PredictionWriter:
         counts = pixels[: len(self.data.classes)].tolist()
         self.areas.add(name, [shape[1], shape[0], *counts])
 
-    def encoding(self, ignoring: bool) -> MaskEncoding | None:
-        """Return the encoding of masks in the dataset's own values; None for class indices."""
-        return MaskEncoding(self.data, ignoring) if self.args.values else None
-
     def save(
         self,
         name: str,
@@ -88,7 +87,7 @@ class PredictionWriter:
         """
         mask, kind = to_mask(probabilities, nodata_mask), self.args.confidence
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))
-        encoding = self.encoding(ignoring=nodata_mask is not None)
+        encoding = self.encodings.get(nodata_mask is not None)
         picture = encoding.mask(mask) if encoding else colour_mask(mask, self.data)
         save_picture(picture, self.path("masks", name))
         self.save_overlay(name, images, mask)

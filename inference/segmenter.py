@@ -16,7 +16,6 @@ from inference.predictor import Predictor, to_mask
 from model.files import find_checkpoint, network_in
 from model.trained import load_trained
 from util import distributed
-from util.config.schema import Config
 from util.errors import UserError
 from util.precision import is_emulated
 
@@ -47,8 +46,8 @@ class Segmenter:
     `data.max_megapixels` limits its images instead.
     """
 
-    def __init__(self, predictor: Predictor, config: Config):
-        self.predictor, self.config = predictor, config
+    def __init__(self, predictor: Predictor):
+        self.predictor, self.config = predictor, predictor.config
 
     @classmethod
     def load(
@@ -76,7 +75,7 @@ class Segmenter:
         if is_emulated(target_device, settings.precision):  # trained on a GPU: slow on this CPU
             settings = settings.model_copy(update={"precision": "float32"})
         network = load_trained(settings, path, which or network_in(path), target_device)
-        return cls(Predictor(network, settings, target_device), settings)
+        return cls(Predictor(network, settings, target_device))
 
     def predict(self, image: ImageLike | Sequence[ImageLike]) -> Segmentation:
         """Segment one image; for change detection, a pair (earlier, later).

@@ -67,15 +67,15 @@ def build_network(
 
 def _deeplabv3plus(model_config: Model, num_classes: int, in_channels: int) -> Network:
     name, stride = model_config.backbone, model_config.output_stride
-    backbone, channels, multiple = build_cnn(name, stride, in_channels)
+    backbone, channels = build_cnn(name, stride, in_channels)
     rates, width = model_config.aspp_rates, model_config.channels
-    return DeepLabV3Plus(backbone, channels, num_classes, rates, width, multiple)
+    return DeepLabV3Plus(backbone, channels, num_classes, rates, width)
 
 
 def _pspnet(model_config: Model, num_classes: int, in_channels: int) -> Network:
     name, stride = model_config.backbone, model_config.output_stride
-    backbone, channels, multiple = build_cnn(name, stride, in_channels, shallow=False)
-    return PSPNet(backbone, channels[-1], num_classes, multiple)
+    backbone, channels = build_cnn(name, stride, in_channels, shallow=False)
+    return PSPNet(backbone, channels[-1], num_classes)
 
 
 def _dpt(model_config: Model, num_classes: int, in_channels: int) -> Network:
@@ -131,19 +131,19 @@ def build_vit(name: str, patch_size: int | None, in_channels: int) -> nn.Module:
 
 def build_cnn(
     name: str, stride: int, in_channels: int, shallow: bool = True
-) -> tuple[nn.Module, Sequence[int], int]:
-    """Return a CNN, the channels of its feature maps, and the number that must divide the sides of
-    an image.
+) -> tuple[nn.Module, Sequence[int]]:
+    """Return a CNN and the channels of its feature maps.
 
-    The CNN returns features at stride 4 (if `shallow`) and at the output stride.
+    The CNN returns features at stride 4 (if `shallow`) and at the output stride; its attributes
+    `size_multiple` and `min_side` limit the sides of an image.
     """
     if name in CNNS_NOT_IN_TIMM:
-        return CNNS_NOT_IN_TIMM[name](stride, in_channels), CNNS_NOT_IN_TIMM[name].channels, 1
+        return CNNS_NOT_IN_TIMM[name](stride, in_channels), CNNS_NOT_IN_TIMM[name].channels
     check_name(name)
     try:
         facts = _probe(name, stride, shallow)
         backbone = _feature_maps(name, stride, out_indices=facts.indices, in_chans=in_channels)
-        backbone.min_side = facts.min_side
+        backbone.size_multiple, backbone.min_side = facts.size_multiple, facts.min_side
     except _UNFIT_ERRORS as error:
         raise UserError(
             f"model.backbone: '{name}' has no feature maps at strides 4 and {stride} "
@@ -154,7 +154,7 @@ def build_cnn(
     # processes that average their gradients would wait for it.
     for parameter in facts.unused_parameters:
         backbone.get_parameter(parameter).requires_grad_(False)
-    return backbone, backbone.feature_info.channels(), facts.size_multiple
+    return backbone, backbone.feature_info.channels()
 
 
 class BackboneFacts(NamedTuple):

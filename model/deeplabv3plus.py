@@ -45,8 +45,7 @@ class ASPP(nn.Module):
 class DeepLabV3Plus(PoolingNetwork):
     """Backbone, ASPP on its deep features `c4`, and a decoder with its shallow features `c1`.
 
-    `backbone(x)` returns `[c1, c4]` with `feature_channels`, for images whose sides are multiples
-    of `size_multiple`.
+    `backbone(x)` returns `[c1, c4]` with `feature_channels`.
     """
 
     def __init__(
@@ -56,11 +55,9 @@ class DeepLabV3Plus(PoolingNetwork):
         num_classes: int,
         aspp_rates: Sequence[int],
         channels: int,
-        size_multiple: int,
     ):
         super().__init__()
         self.feature_channels = feature_channels
-        self.size_multiple = size_multiple
         low, high = feature_channels
         self.backbone = backbone
         self.head = ASPP(high, channels, aspp_rates)

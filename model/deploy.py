@@ -93,11 +93,8 @@ class Deployed(nn.Module):
 
 def value_range(config: Config) -> tuple[list[float], list[float]]:
     """Return the values that become 0 and 1, for each band of each date."""
-    image_range = config.data.image_range or (0.0, 255.0)
-    one_per_band = isinstance(image_range[0], tuple)
-    ranges = image_range if one_per_band else [image_range] * config.data.num_bands
-    lows, highs = zip(*ranges, strict=True)
-    return list(lows) * config.data.dates, list(highs) * config.data.dates
+    lows, highs = zip(*config.data.band_ranges * config.data.dates, strict=True)
+    return list(lows), list(highs)
 
 
 def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
@@ -106,7 +103,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
     low, high = value_range(config)
     shape = "[batch, channels, height, width]"
     order = "; pairs: bands of the earlier date, then of the later" if data.dates == 2 else ""
-    outside = config.crop_size if config.evaluation.mode == "resize" else None
+    is_square_outside = config.evaluation.mode == "resize" and RESIZING not in deployed.inside
     facts = {
         "classes": data.classes,
         "palette": palette(data),
@@ -119,7 +116,7 @@ def metadata(config: Config, deployed: Deployed) -> dict[str, str]:
         "output": "logits [batch, classes, height, width]",
         "nodata": NODATA_NOTE,
         "inside": [name for name in (NORMALISATION, RESIZING) if name in deployed.inside],
-        "square": outside if RESIZING not in deployed.inside else None,
+        "square": config.crop_size if is_square_outside else None,
         "multiple_of": deployed.size_multiple,
         "least_side": deployed.network.min_side,
         "config": portable(config).model_dump(mode="json"),

@@ -120,7 +120,7 @@ class DPT(Network):
         super().__init__()
         blocks = backbone.feature_info
         width = blocks[-1]["num_chs"]
-        self.size_multiple = blocks[-1]["reduction"]
+        backbone.size_multiple = blocks[-1]["reduction"]
         self.taps = [block - 1 for block in layers]
         self.feature_channels = [width] * len(self.taps)
         self.backbone = backbone

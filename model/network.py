@@ -40,12 +40,15 @@ class Network(nn.Module):
 
     backbone: nn.Module
     feature_channels: Sequence[int]
-    size_multiple: int = 1
-    """Number that must divide the sides of an image."""
     locked: bool = False
     """The backbone is frozen."""
     siamese: bool = False
     """Samples are pairs of images of one place; classes are kinds of change."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Number that must divide the sides of an image."""
+        return getattr(self.backbone, "size_multiple", 1)
 
     @property
     def min_side(self) -> int:

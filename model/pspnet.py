@@ -56,13 +56,11 @@ class PSPHead(nn.Module):
 class PSPNet(PoolingNetwork):
     """Backbone, and pyramid pooling of its deepest features at four scales.
 
-    `backbone(x)` returns feature maps; only the last one, with `channels` channels, is used. Image
-    sides must be multiples of `size_multiple`.
+    `backbone(x)` returns feature maps; only the last one, with `channels` channels, is used.
     """
 
-    def __init__(self, backbone: nn.Module, channels: int, num_classes: int, size_multiple: int):
+    def __init__(self, backbone: nn.Module, channels: int, num_classes: int):
         super().__init__()
-        self.size_multiple = size_multiple
         self.feature_channels = [channels]
         self.backbone = backbone
         self.head = PSPHead(channels, num_classes)

@@ -64,7 +64,7 @@ def gradient(training, raw=None):
     with contextlib.ExitStack() as stack:
         for place, instead in NOT_DRAWN.items():
             stack.enter_context(mock.patch(place, instead))
-        training.train_step(raw)
+        training.optimize(raw, training.steps_done)
     return torch.cat([p.grad.flatten() for p in training.method.parameters() if p.requires_grad])
 
 

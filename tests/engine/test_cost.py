@@ -29,7 +29,6 @@ from engine.estimate import (
     run_requirements,
     step_seconds,
 )
-from engine.trainer import Trainer
 from model.build import build_network
 from prevmatch import PrevMatch
 from supervised import SupOnly
@@ -229,7 +228,7 @@ def test_needs_are_said_before_memory_runs_out(toy, run, monkeypatch, tmp_path, 
     def full(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(Trainer, "train_step", full)
+    monkeypatch.setattr("engine.dry_run.measure", full)
     monkeypatch.setattr("sys.argv", ["supervised.py", *toy.argv(tmp_path / "run", "--dry-run")])
     with pytest.raises(SystemExit):
         main(SupOnly)

@@ -32,11 +32,11 @@ def test_a_step_never_waits_for_the_gpu(kind, precision, toy, tmp_path):
     if kind is PrevMatch:
         training.method.after_epoch(0, is_best=True)
     raw = next(iter(training.train_loader))
-    training.train_step(raw)
+    training.optimize(raw, 0)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(2):
-            training.train_step(raw)
+            training.optimize(raw, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         build = functools.partial(build_trainer, kind, config, device, place, "never")
         training = timed("both, and the network", build)
         raw = timed("first batch", lambda: next(iter(training.train_loader)))
-        timed("first step", lambda: training.train_step(raw)["loss"].item())
+        timed("first step", lambda: training.optimize(raw, 0)["loss"].item())
     report({"start-up": pd.DataFrame(found).T}, counts)
 
 

@@ -262,11 +262,13 @@ class Data(Section):
     @property
     def takes_8_bits(self) -> bool:
         """True where 8-bit images, divided by 255, are on the scale of the deeper images."""
-        if self.image_range is None:
-            return True
-        several = isinstance(self.image_range[0], tuple)
-        ranges: Any = self.image_range if several else [self.image_range]
-        return all(low == 0 and log2(high + 1).is_integer() for low, high in ranges)
+        return all(low == 0 and log2(high + 1).is_integer() for low, high in self.band_ranges)
+
+    @property
+    def band_ranges(self) -> list[Range]:
+        """`image_range` of each band; 0 to 255 without one."""
+        found: Any = self.image_range or (0.0, 255.0)
+        return list(found) if isinstance(found[0], tuple) else [found] * self.num_bands
 
     @property
     def channels(self) -> int:
