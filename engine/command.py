@@ -1,6 +1,5 @@
 """The command of every method: check the inputs of a training run, build its `Trainer`, train."""
 
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -78,7 +77,7 @@ def main(method: type[Method]) -> None:
 def require_own_name(method: type[Method]) -> None:
     """Raise `UserError` if another script in the repository's root has a class of this name, by
     which checkpoints and tables tell methods apart."""
-    own = Path(getattr(sys.modules[method.__module__], "__file__", None) or "").resolve()
+    own = Path(method.step.__code__.co_filename).resolve()  # __main__ may be a profiler
     for script in Path(__file__).resolve().parents[1].glob("*.py"):
         if script != own and f"\nclass {method.__name__}(" in script.read_text(encoding="utf-8"):
             raise UserError(

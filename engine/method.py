@@ -75,12 +75,12 @@ class Method(nn.Module):
         """Return the output of `step`; raises `ValueError` if it breaks the contract."""
         loss, scalars = self.step(batch)
         kind = f"{type(self).__name__}.step"
-        if not (isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad):
+        if not isinstance(loss, Tensor) or loss.ndim:
             found = (
                 f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             )
             raise ValueError(
-                f"{kind}: expected a loss of one number (shape ()) with a gradient, found {found}"
+                f"{kind}: expected a loss of one number, a tensor of shape (), found {found}"
             )
         for name, value in scalars.items():
             if name in ("loss", "grad_norm") or (isinstance(value, Tensor) and value.ndim):

@@ -418,23 +418,13 @@ def test_networks_that_validation_cannot_use_are_refused(kind, message, toy, tra
 @pytest.mark.parametrize(
     "output, message",
     [
-        (
-            lambda x: (x.mean((1, 2, 3)), {}),
-            r"one number \(shape \(\)\) with .*, found shape \(4,\)",
-        ),
-        (lambda x: (x.mean().detach(), {}), r"with a gradient, found shape \(\)"),
-        (lambda x: (1.0, {}), "with a gradient, found float"),
-        (
-            lambda x: (x.mean(), {"loss": 1.0}),
-            "scalar 'loss': expected one number, and another name",
-        ),
+        (lambda x: (x.mean((1, 2, 3)), {}), r"expected a loss of one number, .*found shape \(4,\)"),
+        (lambda x: (1.0, {}), "found float"),
+        (lambda x: (x.mean(), {"loss": 1.0}), "scalar 'loss': expected one number, and another"),
         (lambda x: (x.mean(), {"s": x[0]}), "scalar 's': expected one number"),
-        (
-            lambda x: (x.mean(), {str(x.mean().item()): 1.0}),
-            "expected the scalars of the first step",
-        ),
+        (lambda x: (x.mean(), {f"{x.mean()}": 1.0}), "expected the scalars of the first step"),
     ],
-    ids=["vector", "detached", "float", "name", "image", "changing"],
+    ids=["vector", "float", "name", "image", "changing"],
 )
 def test_steps_that_break_the_contract_are_refused(output, message, toy, train, tmp_path):
     class Careless(Method):
@@ -448,10 +438,13 @@ def test_steps_that_break_the_contract_are_refused(output, message, toy, train, 
 
 
 def test_a_method_with_the_name_of_another_is_refused():
+    def step(self, batch):
+        return super().step(batch)
+
     require_own_name(FixMatch)
-    require_own_name(type("Mine", (FixMatch,), {"__module__": __name__}))
+    require_own_name(type("Mine", (FixMatch,), {"step": step}))
     with pytest.raises(UserError, match=r"test_trainer\.py: class FixMatch .* fixmatch\.py, but"):
-        require_own_name(type("FixMatch", (FixMatch,), {"__module__": __name__}))
+        require_own_name(type("FixMatch", (FixMatch,), {"step": step}))
 
 
 class Twins(Method):
