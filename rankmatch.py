@@ -19,9 +19,10 @@ from torch import Tensor
 
 from dataset.batch import Unlabeled, View
 from engine import Batch, Panels, StepOutput, main
+from model.network import eval_no_grad
 from semi.panels import Marks, Photo
 from semi.perturbation import with_dropped_channels
-from semi.pseudo_labels import Partner, PseudoLabel, eval_no_grad, mask_ratio, pseudo_label
+from semi.pseudo_labels import Partner, PseudoLabel, mask_ratio, pseudo_label
 from semi.ranking import choose_references, cutmix_features, ranking_loss
 from unimatch import Logits, UniMatch
 

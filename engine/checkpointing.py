@@ -175,8 +175,8 @@ def check_run(state: Any, name: str, path: Path) -> RunState:
 def state_to_resume(run_dir: RunDir, resume: str) -> tuple[Any, Path] | None:
     """Return content and path of the checkpoint to continue from, if there is one.
 
-    A path holds for the first start of a run, and `never` until it restarts by itself: then it
-    continues from its own last checkpoint. Raises `UserError` when a new run would overwrite
+    A path, or `never`, applies to the first start only. When the run restarts by itself, it resumes
+    from its own last checkpoint. Raises `UserError` when a new run would overwrite
     files, when the named checkpoint is missing, and when no checkpoint is readable.
     """
     checkpoints = [path for path in (run_dir.latest, run_dir.previous) if path.exists()]

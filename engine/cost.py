@@ -136,7 +136,7 @@ def late_trainer(method: Method, config: Config) -> Trainer:
     nothing = cast(Any, ())
     data = RunData(train_loader=nothing, val_loader=nothing, volumes=[], identities={})
     trainer = Trainer(method, config, torch.device("cpu"), run_dir=nothing, data=data)
-    have_previous_models(method, config.epochs)
+    simulate_best_epochs(method, config.epochs)
     for group in trainer.optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
@@ -145,7 +145,7 @@ def late_trainer(method: Method, config: Config) -> Trainer:
     return trainer
 
 
-def have_previous_models(method: Method, epochs: int) -> None:
+def simulate_best_epochs(method: Method, epochs: int) -> None:
     """Bring a method to the end of `epochs`, the last of which were the best."""
     for epoch in range(max(0, epochs - PREVIOUS_BEST_EPOCHS), epochs):
         method.after_epoch(epoch, is_best=True)

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 
 from dataset.cache import DecodedSamples
 from dataset.loaders import TrainingLoader, data_workers
-from engine.cost import have_previous_models, step_cost
+from engine.cost import simulate_best_epochs, step_cost
 from engine.estimate import describe_requirements, fact_lines, run_requirements
 from engine.method import Method
 from engine.trainer import Trainer
@@ -60,7 +60,7 @@ class Measurements(NamedTuple):
 def measure(trainer: Trainer) -> Measurements:
     """Time steps and validation images, each after a first one, and their loading."""
     train_loader = trainer.train_loader
-    have_previous_models(trainer.method, trainer.config.epochs)
+    simulate_best_epochs(trainer.method, trainer.config.epochs)
     raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
     loss = trainer.optimize(raw, 0)["loss"].item()
     step = _median_seconds(lambda: trainer.optimize(raw, 1), trainer.device)

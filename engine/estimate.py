@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from engine.cost import GIB, MEMORY_KINDS, Cost, step_cost
 from engine.method import Method
-from engine.progress import wrap_words
 from util.config.schema import Config
 from util.errors import UserError, duration
+from util.log import wrap_words
 
 TITLE = "GPU memory and time, estimated from shapes alone (per process)"
 GPU_SIZES_GIB = {"8": 8, "11/12": 11, "16": 16, "24": 24, "40/48": 40, "80": 80}

@@ -5,11 +5,11 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from dataset.batch import Batch, Unlabeled
-from model.network import Network
+from model.network import Network, eval_no_grad
 from semi.criterion import build_criterion
 from semi.ema import frozen_copy, update_ema
 from semi.panels import Panels, consistency_panels
-from semi.pseudo_labels import build_consistency_loss, eval_no_grad
+from semi.pseudo_labels import build_consistency_loss
 from util.config.loading import parse
 from util.config.schema import Config
 from util.config.types import Section, Share

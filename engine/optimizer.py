@@ -53,8 +53,9 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
     backbone).
 
     Backbones of the method's networks learn at `lr` (with `layer_decay` below 1, lower layers at
-    less), everything else, heads of the method included, at `lr * lr_multi`. The first group is
-    the fastest of the backbone, the last one the rest. Checkpoints store the state by position:
+    less), everything else, heads of the method included, at `lr * lr_multi`. The first group
+    holds the backbone parameters with the highest rate, the last one everything outside the
+    backbones. Checkpoints store the state by position:
     inside a group, parameters are in the order of `method.parameters()`.
     """
     networks = [module for module in method.modules() if isinstance(module, Network)]
@@ -82,7 +83,7 @@ def build_optimizer(method: nn.Module, options: Optimizer) -> torch.optim.Optimi
         return torch.optim.AdamW(parameters, betas=(0.9, 0.999), weight_decay=decay, fused=True)
     assert options.name == "sgd"
     sgd = torch.optim.SGD(parameters, momentum=options.momentum, weight_decay=decay, fused=True)
-    _start_momentum(sgd)
+    _zero_missing_momenta(sgd)
     return sgd
 
 
@@ -191,7 +192,7 @@ def _flat(buffers: list[Tensor]) -> Tensor:
     return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0)
 
 
-def _start_momentum(optimizer: torch.optim.Optimizer) -> None:
+def _zero_missing_momenta(optimizer: torch.optim.Optimizer) -> None:
     """Set missing momenta of SGD to 0: torch allocates them uninitialised in the first step, and
     leaves them so where that step is skipped."""
     groups = [group for group in optimizer.param_groups if group.get("momentum")]
@@ -214,8 +215,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], sour
             raise ValueError("incomplete")
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        _adopt_layout(optimizer)
-        _start_momentum(optimizer)
+        _match_memory_format(optimizer)
+        _zero_missing_momenta(optimizer)
     except Exception as error:  # torch rejects a malformed state
         raise UserError(
             f"{source}: not the optimizer's state of this network ({reason(error)}); expected a "
@@ -231,7 +232,7 @@ def _fits(entry: dict[str, Tensor | None], parameter: nn.Parameter) -> bool:
     )
 
 
-def _adopt_layout(optimizer: torch.optim.Optimizer) -> None:
+def _match_memory_format(optimizer: torch.optim.Optimizer) -> None:
     """Give the state of a parameter the parameter's memory layout: fused kernels need both alike,
     and `channels_last` may have changed since the state was saved."""
     for parameter, entry in optimizer.state.items():

@@ -82,7 +82,7 @@ class RunDir:
         """The task of the thread."""
         self._lock: TextIO | None = None
         self._owner = ""
-        """This run, as its lock file names it."""
+        """Text in run.lock that identifies this process."""
         self._created = [folder for folder in (path, *path.parents) if not os.path.exists(folder)]
         self._make()
 

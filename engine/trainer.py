@@ -12,6 +12,7 @@ from dataset.loaders import ImageLoader, TrainingLoader, split_batch, to_device
 from dataset.views import make_views
 from engine.checkpointing import RunState, check_run
 from engine.method import Method
+from engine.nonfinite import NonfiniteMonitor
 from engine.optimizer import (
     LossScale,
     build_optimizer,
@@ -19,11 +20,11 @@ from engine.optimizer import (
     load_optimizer,
     set_poly_lr,
 )
-from engine.progress import Means, NonfiniteMonitor, Progress
+from engine.progress import Means, Progress
 from engine.run_dir import RunDir
 from engine.validation import score_network
 from engine.visualize import save_pictures
-from inference.evaluation import score_title
+from inference.scores import score_title
 from model.checkpoint import load_weights
 from model.files import best_checkpoint
 from util import distributed

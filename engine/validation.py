@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from engine.progress import wrap_words
-from inference.evaluation import Scores, evaluate, score_record, score_table, with_bar
+from inference.evaluation import evaluate, with_bar
+from inference.scores import Scores, score_record, score_table
 from metrics.calibration import PseudoLabelScores, pseudo_label_scalars, pseudo_label_sentence
 from util.config.schema import Config
 from util.errors import join_first
-from util.log import logger
+from util.log import logger, wrap_words
 
 COLLAPSE_PATIENCE = 3
 """Validations with IoU 0, or without pseudo-labels, after which a class is reported."""

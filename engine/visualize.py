@@ -89,11 +89,11 @@ def validation_sheets(trainer: "Trainer") -> Iterator[Image.Image]:
     for index in evenly_spaced(range(len(images)), trainer.config.log.pictures):
         pixels, truth = images[index]
         sheet = Sheet(trainer.config.data)
-        sheet.sample("image", pixels)
-        sheet.labels("ground truth", np.array(truth))
+        sheet.add_sample("image", pixels)
+        sheet.add_labels("ground truth", np.array(truth))
         for name, network in trainer.method.eval_models().items():
             predicted = Predictor(network, trainer.config, trainer.device).mask(pixels)
-            sheet.labels(f"prediction, {name}", predicted)
+            sheet.add_labels(f"prediction, {name}", predicted)
         yield sheet.image(f"validation image {images.name(index)}, epoch {trainer.epoch + 1}:")
 
 
@@ -120,7 +120,7 @@ class Sheet:
         self._cells: list[Image.Image] = []
         self._legend: dict[str, Colour] = {}
 
-    def sample(
+    def add_sample(
         self,
         caption: str,
         pixels: np.ndarray,
@@ -130,9 +130,9 @@ class Sheet:
         """Add an image `[H, W, C]`, or both images of a pair, see `photo`."""
         dates = ("",) if self._data.dates == 1 else (", earlier", ", later")
         for date, picture in zip(dates, rgb_previews(pixels, self._data), strict=True):
-            self.photo(caption + date, picture, box, points)
+            self.add_photo(caption + date, picture, box, points)
 
-    def photo(
+    def add_photo(
         self,
         caption: str,
         image: Image.Image,
@@ -150,7 +150,7 @@ class Sheet:
             )
         self._add(caption, _marked(picture, points))
 
-    def labels(self, caption: str, mask: np.ndarray, shown: np.ndarray | None = None) -> None:
+    def add_labels(self, caption: str, mask: np.ndarray, shown: np.ndarray | None = None) -> None:
         """Add a mask `[H, W]` of classes; grey where not `shown`."""
         coloured = colour_mask(mask, self._data).convert("RGB")
         kept = np.ones(mask.shape, bool) if shown is None else shown
@@ -162,7 +162,7 @@ class Sheet:
             self._legend["left out"] = LEFT_OUT_COLOUR
         self._add(caption, _fitted(picture, Image.Resampling.NEAREST))
 
-    def heat(self, caption: str, share: np.ndarray, points: np.ndarray | None = None) -> None:
+    def add_heat(self, caption: str, share: np.ndarray, points: np.ndarray | None = None) -> None:
         """Add a heat map of values in [0, 1], float `[h, w]`, with its scale, and points."""
         values = Image.fromarray(np.nan_to_num(share).astype(np.float32))
         smooth = np.asarray(_fitted(values, Image.Resampling.BILINEAR)).clip(0, 1)
@@ -199,16 +199,16 @@ def draw_panels(panels: Panels, number: int, data: Data, mean: Tensor, std: Tens
         points = None if marks is None else points_of(marks, number)
         if isinstance(panel, Labels):
             shown = None if panel.shown is None else to_numpy(panel.shown[number])
-            sheet.labels(caption, to_numpy(panel.label[number]).astype(np.uint8), shown)
+            sheet.add_labels(caption, to_numpy(panel.label[number]).astype(np.uint8), shown)
         elif isinstance(panel, Heat):
-            sheet.heat(caption, to_numpy(panel.share[number]), points)
+            sheet.add_heat(caption, to_numpy(panel.share[number]), points)
         elif isinstance(panel, Colours):
             colours = 255 * to_numpy(panel.rgb[number].permute(1, 2, 0))
-            sheet.photo(caption, Image.fromarray(colours.round().astype(np.uint8)))
+            sheet.add_photo(caption, Image.fromarray(colours.round().astype(np.uint8)))
         else:
             pixels = to_numpy((panel.image[number] * std + mean).clamp(0, 1).permute(1, 2, 0))
             box = None if panel.box is None else to_numpy(panel.box[number])
-            sheet.sample(caption, pixels, box, points)
+            sheet.add_sample(caption, pixels, box, points)
     return sheet
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dataset.bands import rgb_previews
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, center_crop
+from inference.evaluation import center_crop
 from inference.overlay import (
     class_shares,
     overlay,
@@ -22,6 +22,7 @@ from inference.overlay import (
     with_legend,
 )
 from inference.predictor import Predictor
+from inference.scores import Scores
 from metrics.confusion import confusion_rows
 from util import plotting
 from util.config.data import Data

@@ -98,7 +98,7 @@ def _open_folder(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_record(path: Path) -> tuple[dict[str, Any], Any]:
-    """Return the images in made_by.json, and the rest of it; none of both for other content."""
+    """Return images and other fields of made_by.json; `({}, None)` if it cannot be parsed."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         return dict(record.pop("images", {})), record

@@ -83,7 +83,8 @@ class PredictionWriter:
 
         Args:
             probabilities: class probabilities `[C, H, W]`.
-            nodata_mask: `[H, W]`, bool: pixels without data, 255 in the mask; None for nowhere.
+            nodata_mask: `[H, W]`, bool: pixels without data, 255 in the mask; None if there are
+                none.
         """
         mask, kind = to_mask(probabilities, nodata_mask), self.args.confidence
         self.add_areas(name, mask.shape, np.bincount(mask.ravel(), minlength=256))

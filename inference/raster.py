@@ -124,7 +124,7 @@ class Raster:
 
     def nodata_mask(self, rect: Rect, shape: tuple[int, int] | None = None) -> np.ndarray | None:
         """Return True for the pixels of a window without data `[h, w]`, as `read_content` finds
-        them: by the nodata value in all bands, mask or alpha; None for nowhere."""
+        them: by the nodata value in all bands, mask or alpha; None if every pixel has data."""
         file, where = self.file, {"window": rect.window, "out_shape": shape}
         flags = {flag.name for flag in file.mask_flag_enums[0]}
         with reporting_unreadable(self.path):
@@ -175,7 +175,7 @@ class RasterSample:
         return np.concatenate([raster.read(rect) for raster in self.rasters], axis=2)
 
     def nodata_mask(self, rect: Rect) -> np.ndarray | None:
-        """Return True for the pixels without data at any date `[h, w]`; None for nowhere."""
+        """Return True for pixels without data at any date, `[h, w]`; None if there are none."""
         return union_of_masks(raster.nodata_mask(rect) for raster in self.rasters)
 
     def previews(self, step: int) -> list[Image.Image]:

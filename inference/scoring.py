@@ -16,16 +16,14 @@ from dataset.split_files import Split, split_identity, split_order
 from dataset.validation import check_files
 from inference.cli import is_set, predict_command, same_network, split_of
 from inference.evaluation import (
-    Scores,
     describe_prediction,
     evaluate,
     loader_process,
-    score_record,
-    score_table,
     volume_indices,
     with_bar,
 )
 from inference.evaluation_files import write_scores, write_worst
+from inference.scores import Scores, score_record, score_table
 from inference.volume_distances import VolumeDistances
 from metrics.boundary import BoundaryIoU
 from metrics.confusion import class_scores
@@ -66,7 +64,7 @@ def score(args: argparse.Namespace, config: Config, device: torch.device) -> Non
     if boundary:
         class_scores_by_title[boundary.title] = boundary.iou()
     logger.info("%s", score_table(scores, classes, class_scores_by_title))
-    distances_by_title = distances.logged(classes) if distances else {}
+    distances_by_title = distances.log_table(classes) if distances else {}
     mode = describe_prediction(config.evaluation)
     images = f"{counted(len(samples), 'image')} of {name}"
     logger.info(f"{args.which}: {images}, {mode}, {speed:.1f} images/s")

@@ -103,7 +103,7 @@ class Segmenter:
 
     def _pixels(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the bands that the network was trained on `[H, W, C]`, 0 without data, and the
-        pixels without data `[H, W]`, bool; None for nowhere."""
+        pixels without data `[H, W]`, bool; None if every pixel has data."""
         data, name = self.config.data, Path("image")
         if isinstance(image, str | os.PathLike):
             return read_bands(Path(image), data)
@@ -136,7 +136,7 @@ class Segmenter:
 
 
 def _nodata_mask_of(image: Image.Image) -> np.ndarray | None:
-    """Return the pixels without data of an opened TIFF, `[H, W]`, bool; None for nowhere."""
+    """Return pixels without data of an opened TIFF, `[H, W]`, bool; None if there are none."""
     if image.format != "TIFF":
         return None
     masks = [np.asarray(image.getchannel("A"))] if "A" in image.getbands() else []

@@ -78,7 +78,7 @@ class VolumeDistances:
         hd95, asd, count = distributed.all_reduce(sums.to(self.device)).cpu()
         return torch.stack([hd95, asd]) / count, count.long()
 
-    def logged(self, classes: Sequence[str]) -> dict[str, list[float | None]]:
+    def log_table(self, classes: Sequence[str]) -> dict[str, list[float | None]]:
         """Log the `means` as a table; return its columns by title, None for missing values."""
         means, count = self.means()
         rows = [["", "HD95", "ASD", "volumes"]]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from util.config.types import IGNORE
+
 RESAMPLES = 1000
 LEVEL = 0.95
 CHUNK = 100
@@ -26,6 +28,27 @@ class Intervals(NamedTuple):
     def __str__(self) -> str:
         low, high = self.miou
         return f"{low:.1f} to {high:.1f}"
+
+
+def confusion_matrix(prediction: Tensor, target: Tensor, num_classes: int) -> Tensor:
+    """Count pixels by `target` class (rows) and predicted class: `[C, C]`, int64; 255 in either is
+    not counted.
+
+    Neither waits for the device nor needs more memory under deterministic algorithms.
+    """
+    ignored = (target == IGNORE) | (prediction == IGNORE)
+    pairs = torch.where(ignored, num_classes**2, target.long() * num_classes + prediction)
+    counts = pairs.new_zeros(num_classes**2 + 1)
+    counts.scatter_add_(0, pairs.flatten(), torch.ones_like(pairs).flatten())
+    return counts[:-1].view(num_classes, num_classes)
+
+
+def dice(confusions: Tensor) -> Tensor:
+    """Return the Dice of each class `[C]`, averaged over volumes, from confusion matrices
+    `[V, C, C]`; a class that a volume and its prediction lack counts 1."""
+    hit = confusions.diagonal(dim1=1, dim2=2).double()
+    total = confusions.sum(1) + confusions.sum(2)
+    return torch.where(total > 0, 2 * hit / total.clamp(min=1), 1.0).mean(0).float()
 
 
 def class_counts(confusion: Tensor) -> Tensor:
@@ -69,7 +92,7 @@ def class_scores(confusion: Tensor) -> dict[str, Tensor]:
     """Return F1, precision and recall `[C]` in [0, 1] of a confusion matrix `[C, C]` (rows: truth).
 
     F1, 2 TP / (2 TP + FP + FN), is the Dice over all pixels of all images; for the Dice by volume,
-    see `inference.evaluation.dice`. Scores of a class without pixels are 0.
+    see `dice`. Scores of a class without pixels are 0.
     """
     hit, predicted, true = class_counts(confusion)
     return {

@@ -4,7 +4,8 @@ as functions again."""
 import io
 import json
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import safetensors.torch
@@ -203,10 +204,10 @@ def to_safetensors(deployed: Deployed, facts: dict[str, str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + file[start:]
 
 
-class _quiet(warnings.catch_warnings):
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Suppress the exporters' deprecation warnings, and those about branches, which a comparison at
     other sizes tests."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        yield

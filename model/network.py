@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,18 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def eval_no_grad(network: nn.Module) -> Iterator[None]:
+    """Run a network in eval mode without gradients; restore the mode of each part afterwards."""
+    try:
+        with eval_mode(network), torch.no_grad():
+            yield
+    finally:
+        # Under autocast, torch (2.6) would reuse the weights that were cast here, without gradient,
+        # in the training's forward pass.
+        torch.clear_autocast_cache()
 
 
 class Network(nn.Module):

@@ -7,8 +7,7 @@ partner; `box`: where a strong view shows the partner. Pixels in the padding, or
 invalid: they get no loss and are not counted.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataset.batch import Unlabeled, View
-from model.network import eval_mode
+from model.network import eval_no_grad
 from semi.criterion import dice_loss
 from util.config.schema import Criterion
 from util.precision import at_least_float32
@@ -45,18 +44,6 @@ def pseudo_label(logits: Tensor, ignore: Tensor) -> PseudoLabel:
     """Return the pseudo-label of `logits` `[B, C, H, W]` without gradient; `ignore` `[B, H, W]`."""
     conf, label = at_least_float32(logits.detach()).softmax(dim=1).max(dim=1)
     return PseudoLabel(label, conf, ~ignore)
-
-
-@contextmanager
-def eval_no_grad(network: nn.Module) -> Iterator[None]:
-    """Run a network in eval mode without gradients; restore the mode of each part afterwards."""
-    try:
-        with eval_mode(network), torch.no_grad():
-            yield
-    finally:
-        # Under autocast, torch (2.6) would reuse the weights that were cast here, without gradient,
-        # in the training's forward pass.
-        torch.clear_autocast_cache()
 
 
 def label_view(network: nn.Module, view: View) -> PseudoLabel:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from semi.pseudo_labels import eval_no_grad
+from model.network import eval_no_grad
 
 Snapshot = dict[str, Tensor]
 

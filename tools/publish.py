@@ -136,7 +136,8 @@ def interval_text(interval: tuple[float, float] | None) -> str:
 def model_card(run: Run, scores: Validation, **facts: Any) -> str:
     """Return the text of README.md with the hub's YAML header; `facts`: further variables of its
     template."""
-    from inference.evaluation import describe_prediction, score_title  # which need PyTorch
+    from inference.evaluation import describe_prediction  # these import PyTorch
+    from inference.scores import score_title
     from tools.html import render  # imports jinja2
 
     config, data = run.config, run.config.data

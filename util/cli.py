@@ -204,8 +204,10 @@ def _end(problem: UserError | None) -> int | None:
 
 
 def _end_rank(error: Exception, problem: UserError | None) -> int | None:
-    """Tell the other ranks why this one ends; print the cause of the end, if this rank has to;
-    return as `_end`."""
+    """Report this rank's error to the other ranks, and print the first error if this rank should.
+
+    Returns the exit code, or None for a bug, which ends in a traceback.
+    """
     from util import rendezvous
 
     lost = None if problem else rendezvous.lost_contact(error)

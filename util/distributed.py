@@ -52,7 +52,7 @@ def is_main() -> bool:
 
 
 def gpu_count() -> int:
-    """Count the GPUs that PyTorch can use; `device_count` also has those of a too old driver."""
+    """Count the GPUs that PyTorch can use; `device_count` includes those with an old driver."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 

@@ -103,8 +103,8 @@ def make_folder(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a report completely or not at all, with escapes for characters of file names that no
-    encoding has; write through links, and into pipes and devices.
+    """Write a report completely or not at all. Undecodable characters of file names are escaped;
+    links are followed; pipes and devices are written directly.
 
     Raises `UserError` when it cannot be written.
     """

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from tqdm import tqdm
 from util.errors import printable
 
 logger = logging.getLogger("semi")
+LINE_WIDTH = 80
+"""Characters in a line of the log, as on a terminal."""
 
 
 class PrintableFormatter(logging.Formatter):
@@ -113,3 +116,15 @@ def code_version() -> dict[str, str]:
         digest.update(path.read_bytes())
     libraries = {module.__name__: module.__version__ for module in (torch, timm, numpy, PIL)}
     return {"sources": digest.hexdigest()[:12], **libraries}
+
+
+def wrap_words(*words: str, first: str = "", rest: str = "  ") -> str:
+    """Join texts into lines of `LINE_WIDTH`; a line breaks between them only.
+
+    `first`, `rest`: indentation of the first line and of the others.
+    """
+    text = " ".join(word.replace(" ", "\0") for word in words)
+    return textwrap.fill(
+        text, LINE_WIDTH, initial_indent=first, subsequent_indent=rest,
+        break_long_words=False, break_on_hyphens=False,
+    ).replace("\0", " ")  # fmt: skip

@@ -134,8 +134,8 @@ def require_equal(name: str, facts: dict[str, Any]) -> None:
 def report_failure(cause: str, code: int) -> tuple[str, int]:
     """Tell the other ranks why this one fails, unless another rank failed before.
 
-    Returns the text for this process to print, and its exit code: `cause` itself on the first rank
-    that fails; on one rank of every other machine the first rank's cause; elsewhere nothing.
+    Returns the text for this process to print, and its exit code. The first rank that fails prints
+    its own `cause`; one rank on each other machine prints the same cause; all others print nothing.
 
     Without a launcher, rank 0 serves the store: a rank that fails before the ranks met prints
     `cause` here, at once, as the others may never come.

@@ -14,7 +14,7 @@ import torch
 from PIL import ImageFile
 
 import engine.trainer
-from engine.progress import NonfiniteMonitor
+from engine.nonfinite import NonfiniteMonitor
 from engine.run_dir import RunDir
 from fixmatch import FixMatch
 from supervised import SupOnly

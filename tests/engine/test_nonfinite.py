@@ -10,8 +10,9 @@ from torch import nn
 import evaluate
 import export
 import predict
+from engine.nonfinite import MAX_SAVED_BATCHES, NonfiniteMonitor
 from engine.optimizer import LossScale, build_optimizer, keeping_statistics_finite
-from engine.progress import MAX_SAVED_BATCHES, Means, NonfiniteMonitor
+from engine.progress import Means
 from engine.trainer import Trainer
 from model.checkpoint import load, nonfinite_tensors
 from supervised import SupOnly

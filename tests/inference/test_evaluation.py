@@ -16,7 +16,7 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 
 import evaluate as evaluate_script
-from inference.evaluation import Scores, evaluate, score_table, volume_indices
+from inference.evaluation import evaluate, volume_indices
 from inference.predictor import (
     Predictor,
     logits_of,
@@ -24,6 +24,7 @@ from inference.predictor import (
     predict_sliding,
     probabilities_of,
 )
+from inference.scores import Scores, score_table
 from metrics.calibration import PseudoLabelScores
 from model.checkpoint import load, network_state
 from supervised import SupOnly

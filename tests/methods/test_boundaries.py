@@ -12,7 +12,7 @@ from corrmatch import CorrMatch
 from dataset.transforms.strong import draw_box
 from dataset.transforms.weak import draw_geometry
 from fixmatch import FixMatch
-from inference.evaluation import Scores, center_crop, confusion_matrix, dice
+from inference.evaluation import center_crop
 from inference.predictor import (
     Predictor,
     logits_of,
@@ -20,6 +20,8 @@ from inference.predictor import (
     to_mask,
     wants_windows,
 )
+from inference.scores import Scores
+from metrics.confusion import confusion_matrix, dice
 from model.build import build_network
 from prevmatch import PrevMatch
 from rankmatch import RankMatch

@@ -12,6 +12,7 @@ from corrmatch import CorrMatch
 from engine.method import LEGEND
 from engine.optimizer import build_optimizer
 from model.build import build_network
+from model.network import eval_no_grad
 from prevmatch import PrevMatch
 from semi.correlation import mean_class_confidence, pixels_in, propagate_regions
 from semi.criterion import OhemCrossEntropy
@@ -19,7 +20,6 @@ from semi.perturbation import with_dropped_channels
 from semi.pseudo_labels import (
     PseudoLabel,
     consistency_loss,
-    eval_no_grad,
     label_partner,
     pseudo_label,
 )

@@ -12,10 +12,10 @@ from scipy.ndimage import binary_erosion
 from sklearn.metrics import jaccard_score, precision_recall_fscore_support
 
 import evaluate
-from inference.evaluation import Scores, confusion_matrix, score_table
 from inference.evaluation_files import comparison, image_miou, worst_images
+from inference.scores import Scores, score_table
 from metrics.boundary import BoundaryIoU
-from metrics.confusion import class_counts, class_scores, confusion_rows
+from metrics.confusion import class_counts, class_scores, confusion_matrix, confusion_rows
 from util.colours import palette
 from util.config.loading import load_config
 from util.plotting import as_image, draw_confusion_matrix

@@ -39,7 +39,7 @@ def test_the_best_models_are_kept_and_the_oldest_goes_first(toy):
 
 def test_a_teacher_is_kept_at_its_own_best(toy, train, tmp_path, monkeypatch):
     scores = iter([50, 50, 60, 40])  # of student and teacher after two epochs
-    monkeypatch.setattr("inference.evaluation.Scores.selected", lambda *_: next(scores))
+    monkeypatch.setattr("inference.scores.Scores.selected", lambda *_: next(scores))
     settings = ("--set", "method.teacher=ema", "epoch_length=1")
     train(PrevMatch, toy.argv(tmp_path / "run", *settings))
     state = torch.load(tmp_path / "run/latest.pth", weights_only=True)

@@ -11,7 +11,7 @@ from PIL import Image
 from dataset.folders import read_samples
 from engine.method import LEGEND
 from inference import evaluation_files
-from inference.evaluation import Scores
+from inference.scores import Scores
 from tests.conftest import json_lines
 from tests.fake_runs import fake_run
 from tools.report import __main__ as report

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from inference.evaluation import score_title
 from inference.overlay import side_by_side
+from inference.scores import score_title
 from tools.results.records import PseudoLabels
 from tools.results.runs import Run, best_epoch
 from util.colours import palette

@@ -11,7 +11,8 @@ from PIL import Image
 from dataset.image_files import open_image
 from engine.method import LEGEND
 from engine.run_dir import pictures_folder
-from inference.evaluation import Scores, describe_prediction, score_title
+from inference.evaluation import describe_prediction
+from inference.scores import Scores, score_title
 from metrics.confusion import class_scores
 from tools import html
 from tools.report import charts

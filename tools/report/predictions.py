@@ -13,10 +13,11 @@ from dataset.loaders import ProcessInfo, evaluation_loader
 from dataset.overlap import changed_since_training
 from dataset.reader import Reader
 from dataset.samples import Sample
-from inference.evaluation import Scores, evaluate, volume_indices, with_bar
+from inference.evaluation import evaluate, volume_indices, with_bar
 from inference.evaluation_files import worst_images
 from inference.overlay import overlay, side_by_side
 from inference.predictor import Predictor
+from inference.scores import Scores
 from model.files import best_checkpoint
 from model.trained import load_trained
 from tools.results.runs import Run

@@ -147,7 +147,7 @@ def check_devices(devices: Sequence[str]) -> None:
 
 def result(run: Run) -> str:
     """Describe the scores and the time of a finished run."""
-    from inference.evaluation import score_title  # imports PyTorch
+    from inference.scores import score_title  # imports PyTorch
 
     parts, score = [], score_title(run.config)
     for network in run.networks:

@@ -193,7 +193,7 @@ def _suggestion(model: type[BaseModel], location: tuple[int | str, ...], prefix:
 
 
 def _dotted_keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
-    """Yield the dotted keys of a section, without those of a value of several forms."""
+    """Yield the dotted keys of a section; keys inside a union (such as `data.val`) are left out."""
     for name, field in model.model_fields.items():
         yield f"{prefix}{name}"
         section: Any = field.annotation
