@@ -17,9 +17,10 @@ from dataset.samples import Sample
 from inference.cli import checkpoint_config, is_set, split_of
 from model.files import find_checkpoint, network_in
 from util.cli import add_settings, exit_with_one_line, importing
-from util.colours import palette
+from util.colours import IGNORE_COLOUR, palette
 from util.config.data import Data
 from util.config.schema import Config
+from util.config.types import IGNORE
 from util.errors import UserError, counted
 from util.io import make_folder, require_new, write_atomically
 from util.parser import Parser, at_least
@@ -77,7 +78,7 @@ def write_comparison(
 ) -> None:
     """Write images, their ground truth and the predictions of all checkpoints as one picture."""
     make_folder(out.parent)
-    figure = draw_sheet(compared_rows(checkpoints, samples, settings), data)
+    figure = draw_sheet(*compared_rows(checkpoints, samples, settings), data)
     write_atomically(out, lambda file: save(figure, file, out.suffix[1:], dpi=150))
 
 
@@ -101,9 +102,10 @@ def choose_samples(samples: Sequence[Sample], words: Sequence[str], count: int) 
 
 def compared_rows(
     checkpoints: Mapping[str, Path], samples: Sequence[Sample], settings: Sequence[str]
-) -> dict[str, list[Image.Image]]:
+) -> tuple[dict[str, list[Image.Image]], bool]:
     """Return the images, their ground truth and the predictions of all checkpoints, as rows of
-    pictures by name; the configs of the checkpoints are read with `settings`.
+    pictures by name, and whether some pixels are ignored; the configs of the checkpoints are read
+    with `settings`.
 
     Raises `UserError` as `common_data`.
     """
@@ -131,7 +133,7 @@ def compared_rows(
     for name, row_masks in predictions.items():
         pairs = zip(last, row_masks, strict=True)
         rows[name] = [overlay(picture, mask, data, OPACITY) for picture, mask in pairs]
-    return rows
+    return rows, any((mask == IGNORE).any() for mask in predictions["ground truth"])
 
 
 def common_data(configs: Mapping[str, Config]) -> Data:
@@ -159,15 +161,17 @@ def text_inches(texts: Sequence[str]) -> float:
 
 
 @chart
-def draw_sheet(rows: Mapping[str, Sequence[Image.Image]], data: Data) -> Any:
-    """Return a figure with named rows of pictures, above the colours of the classes; its size
-    leaves room for all names."""
+def draw_sheet(rows: Mapping[str, Sequence[Image.Image]], has_ignored: bool, data: Data) -> Any:
+    """Return a figure with named rows of pictures, above the colours of the classes, and of ignored
+    pixels if there are any; its size leaves room for all names."""
     from matplotlib.patches import Patch
 
     columns = len(next(iter(rows.values())))
     width = max(5, IMAGE_INCHES * columns + text_inches([*rows]) + 0.5)
-    entries = min(6, len(data.classes), max(1, int(width / (text_inches(data.classes) + 0.5))))
-    legend_inches = 0.2 * math.ceil(len(data.classes) / entries) + 0.3
+    named = [*zip(data.classes, palette(data), strict=True)]
+    named += [("ignored", IGNORE_COLOUR)] if has_ignored else []
+    entries = min(6, len(named), max(1, int(width / (text_inches(data.classes) + 0.5))))
+    legend_inches = 0.2 * math.ceil(len(named) / entries) + 0.3
     figure = new_figure(width, IMAGE_INCHES * len(rows) + legend_inches)
     for axes, (name, pictures) in zip(
         figure.subplots(len(rows), columns, squeeze=False), rows.items(), strict=True
@@ -179,7 +183,7 @@ def draw_sheet(rows: Mapping[str, Sequence[Image.Image]], data: Data) -> Any:
         axes[0].set_ylabel(name, rotation=0, ha="right", va="center")
     patches = [
         Patch(facecolor="#{:02x}{:02x}{:02x}".format(*colour), edgecolor="#808080", label=name)
-        for name, colour in zip(data.classes, palette(data), strict=True)
+        for name, colour in named
     ]
     figure.legend(handles=patches, ncols=entries, loc="outside lower center")
     return figure

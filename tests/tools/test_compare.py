@@ -45,7 +45,10 @@ def test_images_that_a_network_was_not_validated_on_are_named(runs, run, toy, tm
 def test_all_names_have_room(name, count, size, tmp_path):
     classes = [f"class {name[:20]} {i}" for i in range(count)]
     rows = {name: [Image.new("RGB", size)], "image": [Image.new("RGB", size)]}
-    figure = compare.draw_sheet(rows, Data(name="d", root=".", classes=classes, val="v"))
+    data = Data(name="d", root=".", classes=classes, val="v")
+    figure = compare.draw_sheet(rows, True, data)
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [*classes, "ignored"]
     compare.save(figure, tmp_path / "sheet.png", "png")
     left, bottom, right, top = figure.get_tightbbox().extents  # inches
     assert left > -0.25 and bottom > -0.25
