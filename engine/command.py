@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
@@ -234,6 +234,7 @@ def _build_method(
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
     expected = _shapes(network)  # before the method may change it
     method = method_class(network, config)
+    _require_registered(method)
     _require_loadable(method, expected)
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
@@ -245,6 +246,19 @@ def _build_method(
 
 def _shapes(network: nn.Module) -> dict[str, object]:
     return {key: shape_of(value) for key, value in network.state_dict().items()}
+
+
+def _require_registered(method: Method) -> None:
+    """Raise `ValueError` for tensors or parts of the method that torch does not know of: they are
+    neither trained nor saved nor moved to the device."""
+    for name, value in vars(method).items():
+        values = value.values() if isinstance(value, dict) else value
+        parts = values if isinstance(value, list | tuple | dict) else [value]
+        if name[0] != "_" and any(isinstance(part, Tensor | nn.Module) for part in parts):
+            raise ValueError(
+                f"{type(method).__name__}.{name}: found tensors or modules that would be neither "
+                "trained nor saved. Fix: self.register_buffer, nn.ModuleList or nn.ParameterList"
+            )
 
 
 def _require_loadable(method: Method, expected: dict[str, object]) -> None:

@@ -402,9 +402,18 @@ class Unscored(Strange):
         return {"model": self.model}
 
 
+class Unregistered(Method):
+    """A method whose heads are in a plain list."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.heads = [torch.nn.Conv2d(2, 2, 1)]
+
+
 @pytest.mark.parametrize(
     "kind, message",
     [
+        (Unregistered, "Unregistered.heads: found tensors or modules that would be neither"),
         (Strange, "Strange.eval_models: model_b has other weights .*: head.b0.0.weight, .* Fix"),
         (Grown, "Grown.eval_models: model has other weights .*: extra.weight, extra.bias. Fix"),
         (Unscored, "Unscored.labeler: found a network that is not validated, expected .*: model. "),
