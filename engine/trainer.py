@@ -22,6 +22,7 @@ from engine.optimizer import (
 )
 from engine.progress import Means, Progress
 from engine.run_dir import RunDir
+from engine.save_clock import SaveClock
 from engine.validation import score_network
 from engine.visualize import save_pictures
 from inference.scores import score_title
@@ -35,9 +36,6 @@ from util.log import logger
 from util.normalize import mean_and_std
 from util.precision import autocast
 from util.seed import seed_step
-
-SLOW_STEP_SECONDS = 1.0
-"""Seconds per step above which all ranks decide after every step whether to stop."""
 
 
 class RunData(NamedTuple):
@@ -74,6 +72,7 @@ class Trainer:
         self.monitor = NonfiniteMonitor(config.nonfinite_limit, run_dir, self.train_loader)
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
+        self.save_clock = SaveClock(config)
 
         self.steps_per_epoch = len(self.train_loader)
         self.epoch = 0
@@ -88,17 +87,6 @@ class Trainer:
         """Records of the completed epochs, as in metrics.jsonl."""
         self.resumed_from: Path | None = None
         """Checkpoint that the run was resumed from."""
-        self.last_save_epoch_step = 0
-        """Step of the epoch at the last checkpoint."""
-        self.last_save_time = time.monotonic()
-        """Time of the last checkpoint."""
-        self.last_decision_run_step = 0
-        """Step of the run at the last decision whether to stop."""
-        self.last_decision_time = time.monotonic()
-        """Time of the last decision whether to stop."""
-        self.is_slow = True
-        """True if steps took longer than `SLOW_STEP_SECONDS` on average at the last decision, or
-        none was taken yet."""
 
     @property
     def steps_done(self) -> int:
@@ -111,15 +99,7 @@ class Trainer:
         Raises `Interrupted`, with everything saved, when a signal asks the run to stop.
         """
         try:
-            source = self.resumed_from
-            resumes_in_place = source is not None and self.run_dir.is_latest(source)
-            is_finished = resumes_in_place and self.epoch == self.config.epochs
-            self.run_dir.open(self.config, self.steps_done, is_finished)
-            if resumes_in_place:  # may have been killed after the checkpoint, before metrics.jsonl
-                distributed.on_main(self.run_dir.restore, self.state())
-            elif source is not None:
-                self.save()  # a restart may come before the next checkpoint
-                self.run_dir.wait_for_writes()  # before data workers start
+            self._open_run_dir()
             first = self.epoch
             with stop_requests() as stop:
                 while self.epoch < self.config.epochs:
@@ -131,15 +111,7 @@ class Trainer:
             self.run_dir.wait_for_writes()
         finally:
             self.run_dir.close()
-        for name, best in self.best.items():
-            score, epoch = best["score"], best["epoch"]
-            logger.info("%s: best %s %.2f, epoch %d", name, self.score_title, score, epoch)
-        path = self.run_dir.path
-        files = [best_checkpoint(path, name).name for name in self.best]
-        files += ["latest.pth", "log.txt", "metrics.jsonl", "config.yaml"]
-        logger.info("written  %s: %s", shell_quoted(path), ", ".join(files))
-        checkpoint = path if "model" in self.best else self.run_dir.latest
-        logger.info("next     python evaluate.py --checkpoint %s", shell_quoted(checkpoint))
+        self._log_result()
 
     def train_epoch(self, stop: StopRequest, legend: bool = False) -> dict[str, Any]:
         """Take the remaining steps of the epoch; return the epoch's record.
@@ -153,7 +125,7 @@ class Trainer:
         )  # fmt: skip
         is_single_process = distributed.world_size() == 1
         stoppable = stop.until_signal if is_single_process else stop.with_stop_timeout
-        self.last_decision_run_step, self.last_decision_time = self.steps_done, time.monotonic()
+        self.save_clock.start_epoch(self.steps_done)
         batches = self.train_loader.start_at(self.epoch, self.epoch_steps_done)
         for raw in stoppable(progress.over(batches)):
             step = self.steps_done
@@ -165,9 +137,8 @@ class Trainer:
             is_shown = progress.add(step, scalars, lr)
             if is_shown:
                 self.monitor.check()
-            # A decision costs an all-reduce: take it where ranks synchronise anyway, or where a
-            # step is slow.
-            if is_shown or is_single_process or self.is_slow or self._is_save_due_by_steps():
+            # ranks synchronise anyway where scalars are shown
+            if is_shown or self.save_clock.is_decision_due(self.epoch_steps_done):
                 self._save_or_stop(stop)
         if self.epoch_steps_done < steps:  # asked to stop while waiting for a batch
             self._save_or_stop(stop)
@@ -220,7 +191,7 @@ class Trainer:
         state = self.state()
         self.run_dir.refuse_nonfinite(state)
         self.run_dir.save(state)
-        self.last_save_epoch_step, self.last_save_time = self.epoch_steps_done, time.monotonic()
+        self.save_clock.saved(self.epoch_steps_done)
 
     def state(self) -> dict[str, Any]:
         """Return the content of a checkpoint, see `RunState`."""
@@ -273,7 +244,7 @@ class Trainer:
         if self.steps_done:  # the next checkpoint equals that of an uninterrupted run
             self._set_lr(self.steps_done - 1)
         self.resumed_from = source
-        self.last_save_epoch_step, self.last_save_time = self.epoch_steps_done, time.monotonic()
+        self.save_clock.saved(self.epoch_steps_done)
         if self.epoch < self.config.epochs:
             logger.info("%s: resumed after %s", source, self._position())
         else:
@@ -281,6 +252,30 @@ class Trainer:
                 "%s: the run is finished. To train longer: --set epochs=N --force (N includes the "
                 "finished epochs)", source,
             )  # fmt: skip
+
+    def _open_run_dir(self) -> None:
+        """Open the log files, and write what a resumed run's directory lacks."""
+        source = self.resumed_from
+        resumes_in_place = source is not None and self.run_dir.is_latest(source)
+        is_finished = resumes_in_place and self.epoch == self.config.epochs
+        self.run_dir.open(self.config, self.steps_done, is_finished)
+        if resumes_in_place:  # may have been killed after the checkpoint, before metrics.jsonl
+            distributed.on_main(self.run_dir.restore, self.state())
+        elif source is not None:
+            self.save()  # a restart may come before the next checkpoint
+            self.run_dir.wait_for_writes()  # before data workers start
+
+    def _log_result(self) -> None:
+        """Log the best scores, the files of the run, and the command that evaluates it."""
+        for name, best in self.best.items():
+            score, epoch = best["score"], best["epoch"]
+            logger.info("%s: best %s %.2f, epoch %d", name, self.score_title, score, epoch)
+        path = self.run_dir.path
+        files = [best_checkpoint(path, name).name for name in self.best]
+        files += ["latest.pth", "log.txt", "metrics.jsonl", "config.yaml"]
+        logger.info("written  %s: %s", shell_quoted(path), ", ".join(files))
+        checkpoint = path if "model" in self.best else self.run_dir.latest
+        logger.info("next     python evaluate.py --checkpoint %s", shell_quoted(checkpoint))
 
     def _keep_epoch_length(self, saved: RunState, source: Path) -> None:
         """Keep the number of steps in an epoch where split files or batch_size changed since the
@@ -332,18 +327,14 @@ class Trainer:
         While steps are being skipped, a due checkpoint waits: two checkpoints of diverged weights
         would replace both good ones.
         """
-        now = time.monotonic()
-        steps = self.steps_done - self.last_decision_run_step
-        is_slow = now - self.last_decision_time > SLOW_STEP_SECONDS * steps
-        due, stopping, self.is_slow = distributed.any_rank(
-            self._is_save_due(), bool(stop.signal_name), is_slow
+        is_due, is_stopping = self.save_clock.decide(
+            self.steps_done, self.epoch_steps_done, bool(stop.signal_name)
         )
-        self.last_decision_run_step, self.last_decision_time = self.steps_done, now
-        if self.epoch_steps_done and (due or stopping):
+        if self.epoch_steps_done and (is_due or is_stopping):
             self.monitor.check()
-            if stopping or not self.monitor.in_a_row:
+            if is_stopping or not self.monitor.in_a_row:
                 self.save()
-        if stopping:
+        if is_stopping:
             self.run_dir.wait_for_writes()
             is_finished = self.epoch == self.config.epochs
             rest = "the run is finished" if is_finished else "the same command continues the run"
@@ -356,13 +347,3 @@ class Trainer:
         """Return the completed epochs, and the completed steps of the current one, if any."""
         epoch, step = f"epoch {self.epoch}", f", step {self.epoch_steps_done}"
         return epoch + step if self.epoch_steps_done else epoch
-
-    def _is_save_due(self) -> bool:
-        """Return True if the config asks for a checkpoint now, inside the epoch."""
-        minutes = self.config.save_minutes
-        by_time = minutes is not None and time.monotonic() - self.last_save_time >= 60 * minutes
-        return by_time or self._is_save_due_by_steps()
-
-    def _is_save_due_by_steps(self) -> bool:
-        every = self.config.save_every
-        return every is not None and self.epoch_steps_done - self.last_save_epoch_step >= every

@@ -338,7 +338,7 @@ def stopping(self, raw, step, optimize=engine.trainer.Trainer.optimize):
         os.kill(os.getpid(), signal.SIGUSR1)
     return optimize(self, raw, step)
 
-engine.trainer.SLOW_STEP_SECONDS, engine.trainer.Trainer.optimize = {slow}, stopping
+engine.save_clock.SLOW_STEP_SECONDS, engine.trainer.Trainer.optimize = {slow}, stopping
 main(SupOnly)
 """)
     three_epochs.change(epochs=1, epoch_length=40, batch_size=4)
