@@ -5,7 +5,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from dataset.cache import cache_bytes
 from dataset.class_frequency import class_pixels, enet_weights, inverse_weights
@@ -21,6 +20,7 @@ from dataset.overlap import shared_volumes
 from dataset.split_files import Split, Splits, split_identity, split_order
 from dataset.validation import check_files, read_splits, sizes_digest
 from engine.checkpointing import state_to_resume
+from engine.contract import require_loadable, require_own_name, require_registered, shapes
 from engine.dry_run import Measurements, dry_run, measure
 from engine.loggers import check_trackers
 from engine.method import Method
@@ -31,15 +31,13 @@ from engine.validation import warn_of_center_crops
 from inference.evaluation import loader_process, volume_indices
 from model.acceleration import compile_parts, require_compiler, use_layout
 from model.build import network_from_config
-from model.checkpoint import shape_of
-from model.files import best_checkpoint, network_in
 from model.pretrained import load_backbone
 from util import distributed
 from util.cli import SPLIT_ADJECTIVES, arguments, exit_with_one_line
 from util.config.loading import load_config
 from util.config.schema import Config
 from util.config.unused import unused_settings
-from util.errors import UserError, counted, join_first
+from util.errors import counted
 from util.interrupt import exiting_on_sigterm
 from util.log import code_version, log_to_console, logger
 from util.precision import precision_on
@@ -72,18 +70,6 @@ def main(method: type[Method]) -> None:
                     trainer.fit()
             finally:
                 run_dir.release()
-
-
-def require_own_name(method: type[Method]) -> None:
-    """Raise `UserError` if another script in the repository's root has a class of this name, by
-    which checkpoints and tables tell methods apart."""
-    own = Path(method.step.__code__.co_filename).resolve()  # __main__ may be a profiler
-    for script in Path(__file__).resolve().parents[1].glob("*.py"):
-        if script != own and f"\nclass {method.__name__}(" in script.read_text(encoding="utf-8"):
-            raise UserError(
-                f"{own.name}: class {method.__name__} has the name of the class in {script.name}, "
-                "but checkpoints and tables tell methods apart by it. Fix: rename the class"
-            )
 
 
 def build_trainer(
@@ -232,58 +218,13 @@ def _build_method(
         )
     if pretrained:
         logger.info("%s", load_backbone(network, config.model, config.data.num_bands))
-    expected = _shapes(network)  # before the method may change it
+    expected = shapes(network)  # before the method may change it
     method = method_class(network, config)
-    _require_registered(method)
-    _require_loadable(method, expected)
+    require_registered(method)
+    require_loadable(method, expected)
     distributed.sync_batchnorm(method.to(device), device)
     use_layout(method, config)
     if config.compile:
         logger.info("compile: the first steps take minutes")
         compile_parts(method)
     return method
-
-
-def _shapes(network: nn.Module) -> dict[str, object]:
-    return {key: shape_of(value) for key, value in network.state_dict().items()}
-
-
-def _require_registered(method: Method) -> None:
-    """Raise `ValueError` for tensors or parts of the method that torch does not know of: they are
-    neither trained nor saved nor moved to the device."""
-    for name, value in vars(method).items():
-        values = value.values() if isinstance(value, dict) else value
-        parts = values if isinstance(value, list | tuple | dict) else [value]
-        if name[0] != "_" and any(isinstance(part, Tensor | nn.Module) for part in parts):
-            raise ValueError(
-                f"{type(method).__name__}.{name}: found tensors or modules that would be neither "
-                "trained nor saved. Fix: self.register_buffer, nn.ModuleList or nn.ParameterList"
-            )
-
-
-def _require_loadable(method: Method, expected: dict[str, object]) -> None:
-    """Raise `ValueError` for a network of `eval_models` whose checkpoint cannot be loaded into the
-    config's network, and for a `labeler` that is not validated.
-
-    `expected`: shapes of the config's network, by the name of the weight.
-    """
-    kind, networks = type(method).__name__, method.eval_models()
-    for name, scored in networks.items():
-        found = network_in(best_checkpoint(Path(), name))
-        if found != name or getattr(method, name, None) is not scored:
-            raise ValueError(
-                f"{kind}.eval_models: found {name}, expected model or model_..., "
-                "the name of the attribute that holds the network. Fix: rename both"
-            )
-        shapes = _shapes(scored)
-        if changed := [k for k in {**expected, **shapes} if expected.get(k) != shapes.get(k)]:
-            raise ValueError(
-                f"{kind}.eval_models: {name} has other weights than the network of the config, "
-                f"which its checkpoint is loaded into: {join_first(changed, 3)}. Fix: build it by "
-                "model.build.another_network, or leave it out"
-            )
-    if not any(scored is method.labeler for scored in networks.values()):
-        raise ValueError(
-            f"{kind}.labeler: found a network that is not validated, expected one of eval_models: "
-            f"{', '.join(networks)}. Fix: add it to eval_models"
-        )

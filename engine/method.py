@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from dataset.batch import Batch, Unlabeled
+from engine.contract import check_output
 from model.network import Network, eval_no_grad
 from semi.criterion import build_criterion
 from semi.ema import frozen_copy, update_ema
@@ -74,26 +75,8 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> StepOutput:
         """Return the output of `step`; raises `ValueError` if it breaks the contract."""
         loss, scalars = self.step(batch)
-        kind = f"{type(self).__name__}.step"
-        if not isinstance(loss, Tensor) or loss.ndim:
-            found = (
-                f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            )
-            raise ValueError(
-                f"{kind}: expected a loss of one number, a tensor of shape (), found {found}"
-            )
-        for name, value in scalars.items():
-            if name in ("loss", "grad_norm") or (isinstance(value, Tensor) and value.ndim):
-                raise ValueError(
-                    f"{kind}: scalar '{name}': expected one number, and another name than loss "
-                    "and grad_norm, which are logged anyway"
-                )
         self._scalar_names = self._scalar_names or [*scalars]
-        if [*scalars] != self._scalar_names:
-            raise ValueError(
-                f"{kind}: expected the scalars of the first step, {', '.join(self._scalar_names)}; "
-                f"found {', '.join(scalars)}. Fix: return 0 for a loss that is not used yet"
-            )
+        check_output(self, loss, scalars, self._scalar_names)
         return loss, scalars
 
     def step(self, batch: Batch) -> StepOutput:

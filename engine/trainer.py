@@ -11,6 +11,7 @@ from dataset.batch import Batch, RawBatch
 from dataset.loaders import ImageLoader, TrainingLoader, split_batch, to_device
 from dataset.views import make_views
 from engine.checkpointing import RunState, check_run
+from engine.contract import require_same_parts, shapes, warn_of_missing_gradients
 from engine.method import Method
 from engine.nonfinite import NonfiniteMonitor
 from engine.optimizer import (
@@ -73,6 +74,7 @@ class Trainer:
         self.mean, self.std = mean_and_std(config, device)
         self.score_title = score_title(config)
         self.save_clock = SaveClock(config)
+        self.shapes = shapes(method)
 
         self.steps_per_epoch = len(self.train_loader)
         self.epoch = 0
@@ -166,6 +168,9 @@ class Trainer:
                 for name, value in {"loss": loss, **scalars}.items():
                     scalar = torch.as_tensor(value, device=device).detach()
                     totals[name] = totals.get(name, 0) + scalar / len(parts)
+            if step == 0:
+                require_same_parts(self.method, self.shapes)
+                warn_of_missing_gradients(self.method)
             totals["grad_norm"] = self.loss_scale.step(self.optimizer, totals["loss"])
             distributed.average_batchnorm(self.method)
         self.method.after_step(step)
@@ -186,8 +191,10 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint; all ranks take part.
 
-        Raises `UserError`, and keeps the last checkpoint, where weights are not finite.
+        Keeps the last checkpoint, and raises `UserError` for weights that are not finite, and
+        `ValueError` for other shapes than at the start.
         """
+        require_same_parts(self.method, self.shapes)
         state = self.state()
         self.run_dir.refuse_nonfinite(state)
         self.run_dir.save(state)

@@ -12,7 +12,8 @@ from torch._dynamo.utils import counters
 from tqdm import tqdm
 
 from corrmatch import CorrMatch
-from engine.command import build_trainer, require_own_name
+from engine.command import build_trainer
+from engine.contract import require_own_name
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import SMALL_NETWORKS, Measurements, smaller_settings
 from engine.method import Method
@@ -444,6 +445,41 @@ def test_steps_that_break_the_contract_are_refused(output, message, toy, train, 
 
     with pytest.raises(ValueError, match=f"Careless.step: .*{message}"):
         train(Careless, toy.argv(tmp_path / "run"))
+
+
+class Lazy(SupOnly):
+    """A method that makes a buffer in its first step."""
+
+    def step(self, batch):
+        self.register_buffer("bank", torch.zeros(3))
+        return super().step(batch)
+
+
+class Growing(SupOnly):
+    """A method that makes a buffer after its first epoch."""
+
+    def after_epoch(self, epoch, is_best):
+        self.register_buffer("bank", torch.zeros(3))
+
+
+class Idle(SupOnly):
+    """A method with a head that its loss does not use."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.head = torch.nn.Conv2d(2, 2, 1)
+
+
+@pytest.mark.parametrize("kind", [Lazy, Growing])
+def test_parts_that_a_resumed_run_lacks_are_refused(kind, toy, train, tmp_path):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: added, .* during training: bank; a"):
+        train(kind, toy.argv(tmp_path / "run"))
+
+
+def test_parts_that_do_not_learn_are_named(toy, train, tmp_path):
+    train(Idle, toy.argv(tmp_path / "run"))
+    log = (tmp_path / "run/log.txt").read_text()
+    assert log.count("Idle.step: no gradient for head.weight, head.bias: the") == 1
 
 
 def test_a_method_with_the_name_of_another_is_refused():
