@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections import deque
+from collections.abc import Collection, Mapping
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
+from engine.scripts import CLASSES
 from model.checkpoint import shape_of
 from model.files import best_checkpoint, network_in
 from util.errors import UserError, join_first
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, object]
 """Shapes of weights and buffers, by name."""
+_TORCH_NAMES = frozenset(vars(nn.Module()))
+"""Attributes in which torch keeps the parts of a module."""
 
 
 def shapes(module: nn.Module) -> Shapes:
@@ -25,29 +32,42 @@ def shapes(module: nn.Module) -> Shapes:
 
 
 def require_own_name(method: type[Method]) -> None:
-    """Raise `UserError` if another script in the repository's root has a class of this name, by
-    which checkpoints and tables tell methods apart."""
-    own = Path(method.step.__code__.co_filename).resolve()  # __main__ may be a profiler
-    for script in Path(__file__).resolve().parents[1].glob("*.py"):
-        text = script.read_text(encoding="utf-8", errors="replace")
-        if script != own and f"\nclass {method.__name__}(" in text:
+    """Raise `UserError` if a class has the name of a method in another script, by which checkpoints
+    and tables tell methods apart."""
+    module = method.__module__
+    script = Path(sys.argv[0]).stem if module == "__main__" else module.rpartition(".")[2]
+    for own, name in CLASSES.items():
+        if name == method.__name__ and own != script:
             raise UserError(
-                f"{own.name}: class {method.__name__} has the name of the class in {script.name}, "
-                "but checkpoints and tables tell methods apart by it. Fix: rename the class"
+                f"{script}.py: class {name} has the name of the class in {own}.py, but checkpoints "
+                "and tables tell methods apart by it. Fix: rename the class"
             )
 
 
 def require_registered(method: Method) -> None:
     """Raise `ValueError` for tensors or parts of the method that torch does not know of: they are
-    neither trained nor saved nor moved to the device."""
+    neither trained nor saved nor moved to the device.
+
+    A method with an extra state may keep tensors, which it saves itself.
+    """
+    saves_tensors = type(method).get_extra_state is not nn.Module.get_extra_state
+    kinds = nn.Module if saves_tensors else (nn.Module, Tensor)
     for name, value in vars(method).items():
-        values = value.values() if isinstance(value, dict) else value
-        parts = values if isinstance(value, list | tuple | dict) else [value]
-        if name[0] != "_" and any(isinstance(part, Tensor | nn.Module) for part in parts):
+        if name not in _TORCH_NAMES and _holds(value, kinds):
             raise ValueError(
                 f"{type(method).__name__}.{name}: found tensors or modules that would be neither "
-                "trained nor saved. Fix: self.register_buffer, nn.ModuleList or nn.ParameterList"
+                "trained nor saved. Fix: self.register_buffer, nn.ModuleList or nn.ParameterList, "
+                "or get_extra_state for tensors that are not trained"
             )
+
+
+def _holds(value: object, kinds: Any) -> bool:
+    """Return True if a value is of these kinds, or a container that holds one."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, list | tuple | set | deque):
+        return any(_holds(part, kinds) for part in value)
+    return isinstance(value, kinds)
 
 
 def require_loadable(method: Method, expected: Shapes) -> None:
@@ -74,28 +94,44 @@ def require_loadable(method: Method, expected: Shapes) -> None:
         )
 
 
-def check_output(
-    method: Method, loss: object, scalars: Mapping[str, object], names: Sequence[str]
-) -> None:
-    """Raise `ValueError` unless `step` returned a loss and scalars of one number each, the scalars
-    by the `names` of the first step."""
+def checked_output(
+    method: Method, output: Any, names: Collection[str] | None
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """Return the output of `step`, its scalars in the order of `names`, those of the first step.
+
+    Raises `ValueError` unless it is a loss of one number, with a gradient, and scalars of one
+    number each.
+    """
     kind = f"{type(method).__name__}.step"
+    if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[1], dict):
+        raise ValueError(
+            f"{kind}: expected a tuple of the loss and a dict of scalars, found {_describe(output)}"
+        )
+    loss, scalars = output
     if not isinstance(loss, Tensor) or loss.ndim:
-        found = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise ValueError(
-            f"{kind}: expected a loss of one number, a tensor of shape (), found {found}"
+            f"{kind}: expected a loss of one number, a tensor of shape (), found {_describe(loss)}"
         )
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise ValueError(f"{kind}: found a loss without gradient (detached, or of no network)")
     for name, value in scalars.items():
-        if name in ("loss", "grad_norm") or (isinstance(value, Tensor) and value.ndim):
+        if name in ("loss", "grad_norm"):
+            raise ValueError(f"{kind}: scalar '{name}': expected another name; it is logged anyway")
+        if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.ndim == 0):
             raise ValueError(
-                f"{kind}: scalar '{name}': expected one number, and another name than loss and "
-                "grad_norm, which are logged anyway"
+                f"{kind}: scalar '{name}': expected one number, found {_describe(value)}"
             )
-    if [*scalars] != names:
+    if names is not None and {*scalars} != {*names}:
         raise ValueError(
-            f"{kind}: expected the scalars of the first step, {', '.join(names)}; found "
-            f"{', '.join(scalars)}. Fix: return 0 for a loss that is not used yet"
+            f"{kind}: expected the scalars of the first step, {', '.join(names) or 'none'}; found "
+            f"{', '.join(scalars) or 'none'}. Fix: return 0 for a loss that is not used yet"
         )
+    return loss, {name: scalars[name] for name in (scalars if names is None else names)}
+
+
+def _describe(value: object) -> str:
+    """Return the shape of a tensor or the class of another value."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def require_same_parts(method: Method, before: Shapes) -> None:

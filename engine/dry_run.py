@@ -64,7 +64,7 @@ def measure(trainer: Trainer) -> Measurements:
     raw = next(iter(train_loader))  # data workers fetch ahead during the first step, then wait
     loss = trainer.optimize(raw, 0)["loss"].item()
     step = _median_seconds(lambda: trainer.optimize(raw, 1), trainer.device)
-    float(trainer.method.threshold)  # a validation would find mistakes in a new method's parts
+    float(trainer.method.threshold)  # fail now, not at a run's first validation
     if trainer.config.log.pictures:
         take_pictures(trainer)
     return Measurements(

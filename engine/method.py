@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from dataset.batch import Batch, Unlabeled
-from engine.contract import check_output
+from engine.contract import checked_output
 from model.network import Network, eval_no_grad
 from semi.criterion import build_criterion
 from semi.ema import frozen_copy, update_ema
@@ -58,7 +58,7 @@ class Method(nn.Module):
         self.options: Any = self.read_options(config)
         self.criterion = build_criterion(config.criterion)
         self.consistency_loss = build_consistency_loss(config.criterion)
-        self._scalar_names: list[str] = []
+        self._scalar_names: list[str] | None = None
         """Names of the scalars of the first step."""
 
     @classmethod
@@ -74,9 +74,8 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch) -> StepOutput:
         """Return the output of `step`; raises `ValueError` if it breaks the contract."""
-        loss, scalars = self.step(batch)
-        self._scalar_names = self._scalar_names or [*scalars]
-        check_output(self, loss, scalars, self._scalar_names)
+        loss, scalars = checked_output(self, self.step(batch), self._scalar_names)
+        self._scalar_names = [*scalars]
         return loss, scalars
 
     def step(self, batch: Batch) -> StepOutput:

@@ -1,4 +1,4 @@
-"""Report non-finite losses and gradients, without waiting for the device at every step."""
+"""Reports of steps with a non-finite loss or gradient."""
 
 from itertools import compress
 

@@ -172,24 +172,28 @@ class LossScale:
 def keeping_statistics_finite(method: nn.Module) -> Iterator[None]:
     """Restore the running statistics of a method if any of their values becomes non-finite: a
     non-finite batch spoils them in the forward pass. Decided on the device."""
-    before = _flat(_statistics(method))
+    before = _statistics(method)
+    shapes = {name: buffer.shape for name, buffer in before.items()}
+    copies = _flat(before).split([buffer.numel() for buffer in before.values()])
+    saved = dict(zip(before, copies, strict=True))
     yield
-    buffers = _statistics(method)  # again: a method may replace a buffer, `self.tau = ...`
-    now = _flat(buffers)
-    if now.shape != before.shape:  # such as a backbone's cache for images of another size
-        return
+    # Again: a method may replace a buffer (`self.tau = ...`), or resize one, such as a backbone's
+    # cache for images of another size.
+    buffers = {n: b for n, b in _statistics(method).items() if shapes.get(n) == b.shape}
+    old, now = _flat({name: saved[name] for name in buffers}), _flat(buffers)
     # A constant buffer, such as an attention mask, may hold infinities from the start.
-    kept = torch.where((now.isfinite() | ~before.isfinite()).all(), now, before)
-    for buffer, value in zip(buffers, kept.split([b.numel() for b in buffers]), strict=True):
+    kept = torch.where((now.isfinite() | ~old.isfinite()).all(), now, old)
+    values = kept.split([buffer.numel() for buffer in buffers.values()])
+    for buffer, value in zip(buffers.values(), values, strict=True):
         buffer.copy_(value.view_as(buffer))
 
 
-def _statistics(method: nn.Module) -> list[Tensor]:
-    return [b for b in method.buffers() if b.is_floating_point()]
+def _statistics(method: nn.Module) -> dict[str, Tensor]:
+    return {name: b for name, b in method.named_buffers() if b.is_floating_point()}
 
 
-def _flat(buffers: list[Tensor]) -> Tensor:
-    return torch.cat([b.flatten() for b in buffers]) if buffers else torch.empty(0)
+def _flat(buffers: dict[str, Tensor]) -> Tensor:
+    return torch.cat([b.flatten() for b in buffers.values()]) if buffers else torch.empty(0)
 
 
 def _zero_missing_momenta(optimizer: torch.optim.Optimizer) -> None:

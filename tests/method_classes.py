@@ -2,7 +2,8 @@
 
 import pytest
 
-from tools.methods import CLASSES, method_of
+from engine.scripts import CLASSES
+from tools.methods import method_of
 
 METHODS = {name: method_of(name) for name in CLASSES}
 """Classes of the methods, by the name of their script."""

@@ -46,3 +46,4 @@ def until_there(path):
     deadline = time.monotonic() + 120
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
+    assert path.exists()

@@ -15,8 +15,8 @@ import numpy as np
 from dataset.folders import read_samples
 from dataset.samples import Sample
 from dataset.split_files import split_file_text
+from engine.scripts import CLASSES
 from inference.cli import ACQUISITIONS
-from tools.methods import CLASSES
 from tools.splits.partition import Partition
 from util.cli import add_settings, exit_with_one_line, importing, run_script
 from util.config.loading import load_config

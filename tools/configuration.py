@@ -7,7 +7,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from tools.methods import CLASSES, method_of
+from engine.scripts import CLASSES
+from tools.methods import method_of
 from util.cli import exit_with_one_line, importing
 from util.config.loading import is_section, sections_of
 from util.config.schema import Config

@@ -7,22 +7,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.scripts import CLASSES
 from util.errors import UserError
 from util.parser import did_you_mean
 
 if TYPE_CHECKING:
     from engine.method import Method
-
-CLASSES = {
-    "corrmatch": "CorrMatch",
-    "fixmatch": "FixMatch",
-    "prevmatch": "PrevMatch",
-    "rankmatch": "RankMatch",
-    "supervised": "SupOnly",
-    "unimatch": "UniMatch",
-    "unimatch_v2": "UniMatchV2",
-}
-"""The class in each method's script, named without .py."""
 
 
 def method_of(script: str) -> type[Method]:

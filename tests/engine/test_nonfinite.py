@@ -91,6 +91,15 @@ def test_a_replaced_buffer_is_restored_if_it_becomes_non_finite():
         assert method.tau == expected
 
 
+def test_statistics_are_restored_beside_a_buffer_of_another_size():
+    norm = nn.BatchNorm1d(2)
+    norm.register_buffer("cache", torch.zeros(1), persistent=False)
+    with keeping_statistics_finite(norm):
+        norm.cache = torch.zeros(3)
+        norm(torch.full((4, 2), NAN))
+    assert norm.running_mean.tolist() == [0, 0] and norm.cache.tolist() == [0, 0, 0]
+
+
 def test_gradients_whose_norm_overflows_are_skipped():
     weight = nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0, fused=True)

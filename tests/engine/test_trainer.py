@@ -4,7 +4,9 @@ import copy
 import functools
 import io
 import sys
+from collections import deque
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -13,7 +15,7 @@ from tqdm import tqdm
 
 from corrmatch import CorrMatch
 from engine.command import build_trainer
-from engine.contract import require_own_name
+from engine.contract import checked_output, require_own_name, require_registered
 from engine.cost import MEMORY_KINDS
 from engine.dry_run import SMALL_NETWORKS, Measurements, smaller_settings
 from engine.method import Method
@@ -227,7 +229,7 @@ def test_settings(overrides, toy, train, tmp_path, capsys):
     shown = capsys.readouterr().out
     warns = "center_crop_epochs: found 9 for 2 epochs; only the last" in shown
     assert warns == ("evaluation.center_crop_epochs=9" in overrides)
-    assert ("criterion.thresh: found 0.5, but" in shown) == ("criterion.thresh=0.5" in overrides)
+    assert ("criterion.thresh: 0.5 has no effect" in shown) == ("criterion.thresh=0.5" in overrides)
     first, last = json_lines(tmp_path / "run/metrics.jsonl")
     assert 0 < last["train"]["loss"] < 100 and last["scores"]["model"]["mode"] == "original"
     if "scores" in first:
@@ -404,17 +406,33 @@ class Unscored(Strange):
 
 
 class Unregistered(Method):
-    """A method whose heads are in a plain list."""
+    """A method whose heads are in plain lists."""
 
     def __init__(self, model, config):
         super().__init__(model, config)
-        self.heads = [torch.nn.Conv2d(2, 2, 1)]
+        self._heads = {"a": [torch.nn.Conv2d(2, 2, 1)]}
+
+
+class Remembering(Method):
+    """A method that keeps tensors in a queue."""
+
+    def __init__(self, model, config):
+        super().__init__(model, config)
+        self.queue = deque([torch.zeros(2)])
+
+
+def test_a_method_may_save_tensors_itself(toy):
+    config = load_config(toy.config)
+    network = build_network(config.model, config.num_classes)
+    saving = type("Saving", (Remembering,), {"get_extra_state": lambda self: [*self.queue]})
+    require_registered(saving(network, config))
 
 
 @pytest.mark.parametrize(
     "kind, message",
     [
-        (Unregistered, "Unregistered.heads: found tensors or modules that would be neither"),
+        (Unregistered, "Unregistered._heads: found tensors or modules that would be neither"),
+        (Remembering, "Remembering.queue: found tensors or modules that would be neither"),
         (Strange, "Strange.eval_models: model_b has other weights .*: head.b0.0.weight, .* Fix"),
         (Grown, "Grown.eval_models: model has other weights .*: extra.weight, extra.bias. Fix"),
         (Unscored, "Unscored.labeler: found a network that is not validated, expected .*: model. "),
@@ -430,11 +448,15 @@ def test_networks_that_validation_cannot_use_are_refused(kind, message, toy, tra
     [
         (lambda x: (x.mean((1, 2, 3)), {}), r"expected a loss of one number, .*found shape \(4,\)"),
         (lambda x: (1.0, {}), "found float"),
-        (lambda x: (x.mean(), {"loss": 1.0}), "scalar 'loss': expected one number, and another"),
-        (lambda x: (x.mean(), {"s": x[0]}), "scalar 's': expected one number"),
-        (lambda x: (x.mean(), {f"{x.mean()}": 1.0}), "expected the scalars of the first step"),
+        (lambda x: x.mean(), r"expected a tuple .*, found shape \(\)"),
+        (lambda x: (x.mean(), None), "expected a tuple .*, found tuple"),
+        (lambda x: (x.mean().detach(), {}), "found a loss without gradient"),
+        (lambda x: (x.mean(), {"loss": 1.0}), "scalar 'loss': expected another name"),
+        (lambda x: (x.mean(), {"s": x[0]}), r"scalar 's': expected one number, found shape \(3"),
+        (lambda x: (x.mean(), {"s": [1.0]}), "scalar 's': expected one number, found list"),
+        (lambda x: (x.mean(), {f"{x.mean()}": 1.0}), "expected the scalars of the first step, -"),
     ],
-    ids=["vector", "float", "name", "image", "changing"],
+    ids=["vector", "float", "alone", "none", "detached", "name", "image", "list", "changing"],
 )
 def test_steps_that_break_the_contract_are_refused(output, message, toy, train, tmp_path):
     class Careless(Method):
@@ -445,6 +467,14 @@ def test_steps_that_break_the_contract_are_refused(output, message, toy, train, 
 
     with pytest.raises(ValueError, match=f"Careless.step: .*{message}"):
         train(Careless, toy.argv(tmp_path / "run"))
+
+
+def test_scalars_may_change_their_order_but_not_begin_later():
+    loss = torch.zeros((), requires_grad=True)
+    scalars = {"b": np.float32(1), "a": torch.ones(())}
+    assert [*checked_output(SupOnly, (loss, scalars), ["a", "b"])[1]] == ["a", "b"]
+    with pytest.raises(ValueError, match="the first step, none; found b, a"):
+        checked_output(SupOnly, (loss, scalars), [])
 
 
 class Lazy(SupOnly):
@@ -482,14 +512,17 @@ def test_parts_that_do_not_learn_are_named(toy, train, tmp_path):
     assert log.count("Idle.step: no gradient for head.weight, head.bias: the") == 1
 
 
-def test_a_method_with_the_name_of_another_is_refused():
-    def step(self, batch):
-        return super().step(batch)
-
+def test_a_method_with_the_name_of_another_is_refused(monkeypatch):
     require_own_name(FixMatch)
-    require_own_name(type("Mine", (FixMatch,), {"step": step}))
+    require_own_name(type("Mine", (FixMatch,), {}))
     with pytest.raises(UserError, match=r"test_trainer\.py: class FixMatch .* fixmatch\.py, but"):
-        require_own_name(type("FixMatch", (FixMatch,), {"step": step}))
+        require_own_name(type("FixMatch", (FixMatch,), {}))
+    monkeypatch.setattr(sys, "argv", ["folder/fixmatch.py"])
+    started = type("FixMatch", (FixMatch,), {"__module__": "__main__"})
+    require_own_name(started)
+    monkeypatch.setattr(sys, "argv", ["fixmatch_copy.py"])
+    with pytest.raises(UserError, match=r"fixmatch_copy\.py: class FixMatch .* fixmatch\.py, but"):
+        require_own_name(started)
 
 
 class Twins(Method):

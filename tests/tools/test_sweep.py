@@ -14,10 +14,11 @@ import pytest
 import yaml
 
 from dataset.split_files import read_split_file, split_identity
+from engine.scripts import CLASSES
 from tests.conftest import REPOSITORY, write_lines, write_programs, write_sample
 from tests.fake_runs import fake_run
 from tests.scripts import SCONTROL, SRUN, environment, until_there
-from tools.methods import CLASSES, method_of
+from tools.methods import method_of
 from tools.results.published import read_published
 from tools.results.runs import find_runs
 from tools.sweep import __main__ as sweep

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tools.methods import CLASSES
+from engine.scripts import CLASSES
 from util.cli import add_device, add_settings
 from util.parser import Parser, at_least
 from util.paths import REPOSITORY

@@ -194,8 +194,12 @@ def _unusual_settings(run: Run, runs: Sequence[Run]) -> dict[str, Any]:
     peers = [other for other in runs if _comparison(other) == _comparison(run)]
     unusual = {}
     for key in dict.fromkeys(key for peer in peers for key in peer.settings if key not in NETWORK):
-        # A key that the run lacks is an option: of its own method, or of another one.
-        others = [peer for peer in peers if key in run.settings or peer.method == run.method]
+        if key.startswith("method."):  # where absent, the default, or another method's option
+            others = [peer for peer in peers if key in run.settings or peer.method == run.method]
+        elif key in run.settings:
+            others = [peer for peer in peers if key in peer.settings]
+        else:  # not used by SupOnly
+            continue
         usual = _usual(repr(other.settings.get(key)) for other in others)
         if repr(value := run.settings.get(key)) != (usual or "None"):
             unusual[key] = value

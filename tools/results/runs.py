@@ -108,7 +108,7 @@ class Run:
         if isinstance(rule := self.starts[-1].class_weights, str):
             settings["criterion.class_weights"] = rule
         del settings["seed"], settings["data.name"]  # which have columns of their own
-        if self.count("unlabeled") == 0:  # SupOnly uses neither
+        if self.method == "SupOnly":  # uses neither
             del settings["conf_thresh"], settings["cutmix_partner"]
         return settings
 

@@ -26,6 +26,6 @@ def unused_settings(config: Config) -> Iterator[str]:
         value, choice = getattr(section, name), getattr(section, needed.split(".")[1])
         if choice not in values and value != type(section).model_fields[name].default:
             yield (
-                f"{key}: found {value}, but {needed} {choice} does not use it. Fix: leave it out, "
-                f"or set {needed} to {' or '.join(values)}"
+                f"{key}: {value} has no effect with {needed} {choice}, only with "
+                f"{' or '.join(values)}"
             )
