@@ -1,6 +1,7 @@
 """Checkpoints of a run: their content, its check, and the one that a run resumes from."""
 
 from collections.abc import Collection
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -136,13 +137,28 @@ class RunState(Strict):
     def drop_best(self, source: Path, run_dir: RunDir) -> None:
         """Drop best scores whose checkpoints are not in the run directory; keep those of the
         checkpoint `source` itself."""
-        for name in run_dir.missing_best([*self.best]):
-            if self.done or self.best[name].epoch != self.epoch:
+        found = distributed.on_main(_best_epochs, run_dir.path, [*self.best])
+        for name, best in [*self.best.items()]:
+            is_source = not self.done and best.epoch == self.epoch
+            if not is_source and found.get(name) != best.epoch:
                 del self.best[name]
+                problem = f"is not of epoch {best.epoch}" if name in found else "does not exist"
                 logger.warning(
-                    "%s: its best score is not kept, as %s does not exist",
-                    source, best_checkpoint(run_dir.path, name),
+                    "%s: its best score is not kept, as %s %s",
+                    source, best_checkpoint(run_dir.path, name), problem,
                 )  # fmt: skip
+
+
+def _best_epochs(folder: Path, names: Collection[str]) -> dict[str, int | None]:
+    """Return the epochs of the best checkpoints in a folder; None for an unreadable one."""
+    epochs: dict[str, int | None] = {}
+    for name in names:
+        path = best_checkpoint(folder, name)
+        if path.exists():
+            epochs[name] = None
+            with suppress(UserError):
+                epochs[name] = _epoch(path)
+    return epochs
 
 
 def _images_at_last_start(source: Path) -> Identities | None:

@@ -151,11 +151,6 @@ class RunDir:
         return last_start(self.path).get("command") == sys.argv
 
     @_on_main
-    def missing_best(self, names: list[str]) -> list[str]:
-        """Return the networks that have no best checkpoint here."""
-        return [name for name in names if not best_checkpoint(self.path, name).exists()]
-
-    @_on_main
     def is_latest(self, checkpoint: Path) -> bool:
         return checkpoint.resolve() == self.latest.resolve()
 

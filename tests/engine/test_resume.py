@@ -302,6 +302,22 @@ def test_a_missing_best_checkpoint_is_written_again(half, toy, train, capsys):
     assert ": latest.pth, log.txt" in capsys.readouterr().out  # a finished run has no validation
 
 
+@pytest.mark.parametrize("content", [b"text", None], ids=["damaged", "of another epoch"])
+def test_the_best_score_of_another_checkpoint_is_not_kept(content, half, toy, train, capsys):
+    state, best = saved(half / "latest.pth"), half / "best.pth"
+    best.unlink()
+    if content is None:
+        torch.save(state | {"epoch": 2}, best)
+    else:
+        best.write_bytes(content)
+    state["best"]["model"] = {"score": 100.0, "epoch": 0}
+    torch.save(state, half / "latest.pth")
+    train(SupOnly, toy.argv(half))
+    assert f"not kept, as {best} is not of epoch 0" in capsys.readouterr().out
+    end = saved(best)
+    assert end["epoch"] == end["best"]["model"]["epoch"] == 2
+
+
 def test_epoch_length_can_be_unset_by_force(toy, train, tmp_path):
     run = tmp_path / "run"
     train(SupOnly, toy.argv(run, "--set", "epoch_length=2", "epochs=1"))
