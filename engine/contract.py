@@ -34,14 +34,12 @@ def shapes(module: nn.Module) -> Shapes:
 def require_own_name(method: type[Method]) -> None:
     """Raise `UserError` if a class has the name of a method in another script, by which checkpoints
     and tables tell methods apart."""
-    module = method.__module__
-    started = Path(sys.argv[0])
+    module, started = method.__module__, Path(sys.argv[0])
+    if module == "__main__" and started.suffix != ".py":  # runs inside another program
+        return
     script = started.stem if module == "__main__" else module.rpartition(".")[2]
-    is_known = (
-        module != "__main__" or started.suffix == ".py"
-    )  # else it runs inside another program
     for own, name in CLASSES.items():
-        if name == method.__name__ and own != script and is_known:
+        if name == method.__name__ and own != script:
             raise UserError(
                 f"{script}.py: class {name} has the name of the class in {own}.py, but checkpoints "
                 "and tables tell methods apart by it. Fix: rename the class"
