@@ -137,12 +137,13 @@ class RunState(Strict):
     def drop_best(self, source: Path, run_dir: RunDir) -> None:
         """Drop best scores whose checkpoints are not in the run directory; keep those of the
         checkpoint `source` itself."""
-        found = distributed.on_main(_best_epochs, run_dir.path, [*self.best])
-        for name, best in [*self.best.items()]:
-            is_source = not self.done and best.epoch == self.epoch
-            if not is_source and found.get(name) != best.epoch:
+        earlier = [n for n, best in self.best.items() if self.done or best.epoch != self.epoch]
+        found = distributed.on_main(_best_epochs, run_dir.path, earlier)
+        for name in earlier:
+            epoch = self.best[name].epoch
+            if found.get(name) != epoch:
                 del self.best[name]
-                problem = f"is not of epoch {best.epoch}" if name in found else "does not exist"
+                problem = f"is not of epoch {epoch}" if name in found else "does not exist"
                 logger.warning(
                     "%s: its best score is not kept, as %s %s",
                     source, best_checkpoint(run_dir.path, name), problem,
